@@ -1,0 +1,30 @@
+"""Model spaces with LightNL: skeletons, networks and their cost."""
+
+import warnings
+
+with warnings.catch_warnings():
+    # NNI 3.0 warns of every class of torch.nn that is younger than itself. Nothing here uses those.
+    warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module', category=RuntimeWarning)
+    import nni.nas.nn.pytorch  # noqa: F401
+
+from .cost import Cost, macs, params
+from .lightnl import LightNL, NonLocal
+from .network import LightNLSpace, build
+from .skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton, nni_search_space, shipped_skeletons
+
+__all__ = [
+    'ABSENT',
+    'PRESENT',
+    'Cost',
+    'LightNL',
+    'LightNLSpace',
+    'NonLocal',
+    'Row',
+    'Skeleton',
+    'build',
+    'load_skeleton',
+    'macs',
+    'nni_search_space',
+    'params',
+    'shipped_skeletons',
+]

@@ -1,0 +1,123 @@
+"""LightNL and squeeze-excite as mixed operations of NNI, so that its one-shot strategies can search their choices.
+
+NNI gives each searched argument either as one value (a sampled path) or as a dict, value to weight (DARTS).
+"""
+
+from __future__ import annotations
+
+import torch
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from torch import Tensor, nn
+
+from .lightnl import LightNL, compact_channels, lightnl_product
+from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite, squeeze_channels
+
+__all__ = ['MixedLightNL', 'MixedSqueezeExcite', 'mixed_contexts', 'mixed_product', 'prefix_mask']
+
+Weights = dict  # candidate to its weight, a number or a scalar tensor
+
+
+def prefix_mask(sizes: Weights, like: Tensor) -> Tensor:
+    """``m_i = Σ_n w_n · 1[i < n]`` for ``sizes`` n to w_n, `(max n,)`: each channel's weight under nested prefixes."""
+    positions = torch.arange(max(sizes), device=like.device)
+    return sum(weight * (positions < size).to(like.dtype) for size, weight in sizes.items())
+
+
+def mixed_contexts(x: Tensor, ratio: float, strides) -> dict[int, Tensor]:
+    """``(1/P) · x_scᵀ x_s`` `(N, k, C)` of ``x`` `(N, C, H, W)` for each spatial stride, at one channel ratio."""
+    k, positions = compact_channels(x.shape[1], ratio), x.shape[2] * x.shape[3]
+    contexts = {}
+    for stride in strides:
+        x_s = (x if stride == 1 else x[:, :, ::stride, ::stride]).flatten(2)
+        contexts[stride] = torch.bmm(x_s[:, :k] / positions, x_s.transpose(1, 2))
+    return contexts
+
+
+def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strides: Weights) -> Tensor:
+    """``Σ_r Σ_s w_r · w_s · y(r, s)``, at the cost of the largest ``y``; ``x`` and the sum are `(N, C, H, W)`.
+
+    The channels are nested in r, so with ``y = (1/P) · x_c (x_scᵀ x_s)`` a ratio's weight falls on the rows of the
+    context: one product serves all ratios. Exactly ``y(r, s)`` where one ratio and one stride have weight 1.
+
+    Args:
+        x: features.
+        contexts: :func:`mixed_contexts` at the largest ratio, for every stride.
+        ratios, strides: candidate to weight.
+    """
+    k = {ratio: compact_channels(x.shape[1], ratio) for ratio in ratios}
+    context = sum(weight * contexts[stride] for stride, weight in strides.items())
+    sizes: Weights = {}
+    for ratio, weight in ratios.items():
+        sizes[k[ratio]] = sizes.get(k[ratio], 0) + weight
+    context = context * prefix_mask(sizes, context)[:, None]
+    return torch.bmm(context.transpose(1, 2), x[:, : max(sizes)].flatten(2)).view_as(x)
+
+
+def _as_weights(argument) -> Weights:
+    return argument if isinstance(argument, dict) else {argument: 1.0}
+
+
+class MixedLightNL(MixedOperation, LightNL):
+    """LightNL with its ratio, its stride or both searched; one depthwise kernel and BN serve all candidates."""
+
+    bound_type = MutableLightNL
+    argument_list = ['ratio', 'stride']  # noqa: RUF012 - NNI's own declaration
+
+    def super_init_argument(self, name, value_choice):
+        return max(value_choice.grid())
+
+    def freeze_weight(self, **arguments):
+        own = ('conv.', 'bn.')
+        return {name: value for name, value in self.state_dict().items() if name.startswith(own)}
+
+    def branch(self, x: Tensor) -> Tensor:
+        ratio, stride = (self.forward_argument(name) for name in self.argument_list)
+        if isinstance(ratio, dict) or isinstance(stride, dict):
+            ratios, strides = _as_weights(ratio), _as_weights(stride)
+            y = mixed_product(x, mixed_contexts(x, max(ratios), strides), ratios, strides)
+        else:
+            y = lightnl_product(x, ratio, stride)
+        return self.bn(self.conv(y))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class MixedSqueezeExcite(MixedOperation, SqueezeExcite):
+    """Squeeze-excite with its ratio, its channels (which follow the expansion ratio) or both searched.
+
+    Hidden channels and channels are nested prefixes. Under weights the result is ``Σ_r w_r · SE_r(x)``; channels beyond
+    a narrower expansion arrive already weighted, and need nothing more.
+    """
+
+    bound_type = MutableSqueezeExcite
+    argument_list = ['channels', 'ratio']  # noqa: RUF012 - NNI's own declaration
+
+    def super_init_argument(self, name, value_choice):
+        return max(value_choice.grid())
+
+    def freeze_weight(self, channels, in_channels, ratio, **arguments):
+        hidden = squeeze_channels(in_channels, ratio)
+        if not hidden:
+            return {}
+        return {
+            'reduce.weight': self.reduce.weight[:hidden, :channels],
+            'reduce.bias': self.reduce.bias[:hidden],
+            'expand.weight': self.expand.weight[:channels, :hidden],
+            'expand.bias': self.expand.bias[:channels],
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        ratios = _as_weights(self.forward_argument('ratio'))
+        z = 0
+        for ratio, weight in ratios.items():
+            z = z + weight * self._squeeze_excite(x, ratio)
+        return z
+
+    def _squeeze_excite(self, x: Tensor, ratio: float) -> Tensor:
+        if not ratio:
+            return x
+        weights = self.freeze_weight(x.shape[1], self.init_arguments['in_channels'], ratio)
+        squeezed = nn.functional.conv2d(x.mean((2, 3), keepdim=True), weights['reduce.weight'], weights['reduce.bias'])
+        scale = nn.functional.conv2d(nn.functional.silu(squeezed), weights['expand.weight'], weights['expand.bias'])
+        return x * torch.sigmoid(scale)

@@ -1,0 +1,343 @@
+"""A skeleton: the table of rows that a model space, and a network found in it, is written as."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ['ABSENT', 'PRESENT', 'Row', 'Skeleton', 'closest', 'load_skeleton', 'nni_search_space', 'shipped_skeletons']
+
+PRESENT, ABSENT = 'present', 'absent'
+"""The candidates of ``lightnl`` (is the block inserted?) and of ``presence`` (is the row there?)."""
+
+Sample = dict[str, Any]
+"""A network of the space: label, such as ``row07/lightnl``, to the chosen candidate."""
+
+
+def closest(name: str, names) -> str:
+    """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or all of them."""
+    names = [str(n) for n in names]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f'did you mean {near[0]!r}?' if near else f'known: {", ".join(names)}'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the body: an inverted residual with an optional LightNL block on its projected features.
+
+    Each of the attributes in :attr:`SEARCHED` holds one value (the row is fixed in it) or a tuple of candidates.
+
+    Attributes:
+        channels: output channels.
+        stride: of the depthwise convolution, 1 or 2.
+        presence: ``present`` or ``absent``; only a row that keeps its shape may be absent.
+        lightnl: ``present`` or ``absent``: is LightNL inserted?
+        lightnl_ratio: LightNL's channel ratio, in (0, 1].
+        lightnl_stride: LightNL's spatial stride, at least 1.
+        kernel: size of the depthwise kernel, odd.
+        expansion: hidden channels over input channels; at 1 there is no expansion convolution.
+        se: squeeze-excite's hidden channels over the row's input channels; 0 is no squeeze-excite.
+    """
+
+    SEARCHED = ('presence', 'lightnl', 'lightnl_ratio', 'lightnl_stride', 'kernel', 'expansion', 'se')
+
+    channels: int
+    stride: int = 1
+    presence: str | tuple[str, ...] = PRESENT
+    lightnl: str | tuple[str, ...] = ABSENT
+    lightnl_ratio: float | tuple[float, ...] = 0.25
+    lightnl_stride: int | tuple[int, ...] = 1
+    kernel: int | tuple[int, ...] = 3
+    expansion: int | tuple[int, ...] = 3
+    se: float | tuple[float, ...] = 0.0
+
+    def candidates(self, key: str) -> tuple:
+        """The candidates of a searched attribute; a tuple of one where the row is fixed in it."""
+        value = getattr(self, key)
+        return value if isinstance(value, tuple) else (value,)
+
+    def is_fixed(self) -> bool:
+        return all(len(self.candidates(key)) == 1 for key in self.SEARCHED)
+
+    def keeps_shape(self, in_channels: int) -> bool:
+        return self.stride == 1 and self.channels == in_channels
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A stem, a table of rows and a head.
+
+    The stem is a 3×3 convolution + BN + activation; the head a 1×1 convolution + BN + activation, the global average
+    pool, dropout and a linear layer.
+
+    Attributes:
+        name: what it is called in samples, YAML and data frames.
+        input_size: side of the square input, in pixels.
+        classes: outputs of the linear layer.
+        stem_channels, stem_stride, head_channels: of those two convolutions.
+        rows: the body; ``rows[0]`` is row 1, its labels start with ``row01/``.
+        activation: ``swish`` or ``relu6``.
+        dropout: probability before the linear layer.
+        bn_eps, bn_momentum: of every BN, the momentum in PyTorch's sense.
+    """
+
+    name: str
+    input_size: int
+    classes: int
+    stem_channels: int
+    stem_stride: int
+    head_channels: int
+    rows: tuple[Row, ...]
+    activation: str = 'swish'
+    dropout: float = 0.0
+    bn_eps: float = 1e-3
+    bn_momentum: float = 0.01
+
+    def in_channels(self, index: int) -> int:
+        """Input channels of ``rows[index]``."""
+        return self.rows[index - 1].channels if index else self.stem_channels
+
+    def choices(self) -> dict[str, tuple]:
+        """Label to candidates, of every attribute with more than one."""
+        return {
+            label(index, key): row.candidates(key)
+            for index, row in enumerate(self.rows)
+            for key in Row.SEARCHED
+            if len(row.candidates(key)) > 1
+        }
+
+    def size(self) -> int:
+        """The number of samples (several are the same network: a ratio says nothing where LightNL is absent)."""
+        return math.prod(len(candidates) for candidates in self.choices().values())
+
+    def check_sample(self, sample: Sample) -> Sample:
+        """``sample`` in the order of :meth:`choices`, its values the candidates themselves (1 for '1' or 1.0).
+
+        Raises:
+            ValueError: a label is unknown or missing, or a value is not among the candidates.
+        """
+        choices = self.choices()
+        for name in sample:
+            if name not in choices:
+                raise ValueError(f'unknown label {name!r} for skeleton {self.name!r}; {closest(name, choices)}')
+        checked = {}
+        for name, candidates in choices.items():
+            if name not in sample:
+                raise ValueError(f'no value for {name!r}; it takes one of {_listed(candidates)}')
+            chosen = next((c for c in candidates if _same(c, sample[name])), None)
+            if chosen is None:
+                raise ValueError(f'{name}: {sample[name]!r} is not among its candidates {_listed(candidates)}')
+            checked[name] = chosen
+        return checked
+
+    def fix(self, sample: Sample) -> Skeleton:
+        """The network of ``sample``, as a skeleton with nothing left to choose.
+
+        Raises:
+            ValueError: as :meth:`check_sample`.
+        """
+        sample = self.check_sample(sample)
+        rows = (
+            dataclasses.replace(row, **{k: sample.get(label(index, k), row.candidates(k)[0]) for k in Row.SEARCHED})
+            for index, row in enumerate(self.rows)
+        )
+        return dataclasses.replace(self, rows=tuple(rows))
+
+    def canonical(self, sample: Sample) -> Sample:
+        """``sample`` with every value that does not show in the network set to its first candidate.
+
+        Two samples are the same network exactly when their canonical samples are equal.
+
+        Raises:
+            ValueError: as :meth:`check_sample`.
+        """
+        sample = self.check_sample(sample)
+        for index, row in enumerate(self.fix(sample).rows):
+            idle: tuple[str, ...] = ()
+            if row.presence == ABSENT:
+                idle = tuple(key for key in Row.SEARCHED if key != 'presence')
+            elif row.lightnl == ABSENT:
+                idle = ('lightnl_ratio', 'lightnl_stride')
+            for key in idle:
+                if label(index, key) in sample:
+                    sample[label(index, key)] = self.rows[index].candidates(key)[0]
+        return sample
+
+    def lightnl_positions(self, sample: Sample) -> dict[int, tuple[float, int]]:
+        """Where ``sample`` inserts LightNL: row number, from 1, to (channel ratio, stride).
+
+        Raises:
+            ValueError: as :meth:`check_sample`.
+        """
+        return {
+            index + 1: (row.lightnl_ratio, row.lightnl_stride)
+            for index, row in enumerate(self.fix(sample).rows)
+            if row.lightnl == PRESENT and row.presence == PRESENT
+        }
+
+
+def row_name(index: int) -> str:
+    """What ``rows[index]`` is called, in labels and in the network's ``state_dict``: ``row07`` is ``rows[6]``."""
+    return f'row{index + 1:02d}'
+
+
+def label(index: int, key: str) -> str:
+    """The label of ``rows[index]``'s choice of ``key``: ``row07/lightnl`` for the seventh row's insertion."""
+    return f'{row_name(index)}/{key}'
+
+
+def _same(candidate, value) -> bool:
+    if isinstance(value, bool) or isinstance(candidate, str):
+        return candidate == value
+    try:
+        return float(value) == candidate
+    except (TypeError, ValueError):
+        return False
+
+
+def _listed(candidates) -> str:
+    return ', '.join(repr(c) for c in candidates)
+
+
+def nni_search_space(choices: dict[str, tuple]) -> dict[str, dict]:
+    """A skeleton's choices in NNI's search space format."""
+    return {label: {'_type': 'choice', '_value': list(candidates)} for label, candidates in choices.items()}
+
+
+# Reading skeletons from YAML. -----------------------------------------------------------------------------------
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+_COUNT = (_is_count, 'a whole number of at least 1')
+_INSERTION = (lambda v: v in (ABSENT, PRESENT), f'{ABSENT!r} or {PRESENT!r}')
+
+_ROW_RULES = {
+    'channels': _COUNT,
+    'stride': (lambda v: _is_count(v) and v <= 2, '1 or 2'),
+    'presence': _INSERTION,
+    'lightnl': _INSERTION,
+    'lightnl_ratio': (lambda v: _is_number(v) and 0 < v <= 1, 'a number in (0, 1]'),
+    'lightnl_stride': _COUNT,
+    'kernel': (lambda v: _is_count(v) and v % 2 == 1, 'an odd whole number of at least 1'),
+    'expansion': _COUNT,
+    'se': (lambda v: _is_number(v) and 0 <= v <= 1, 'a number from 0 to 1'),
+}
+
+_SKELETON_RULES = {
+    'name': (lambda v: isinstance(v, str) and v != '', 'a name'),
+    'input_size': _COUNT,
+    'classes': (lambda v: _is_count(v) and v >= 2, 'a whole number of at least 2'),
+    'stem_channels': _COUNT,
+    'stem_stride': (lambda v: _is_count(v) and v <= 2, '1 or 2'),
+    'head_channels': _COUNT,
+    'activation': (lambda v: v in ('swish', 'relu6'), "'swish' or 'relu6'"),
+    'dropout': (lambda v: _is_number(v) and 0 <= v < 1, 'a number in [0, 1)'),
+    'bn_eps': (lambda v: _is_number(v) and v > 0, 'a number above 0'),
+    'bn_momentum': (lambda v: _is_number(v) and 0 < v <= 1, 'a number in (0, 1]'),
+}
+
+
+def shipped_skeletons() -> list[str]:
+    """Names of the skeletons that come with the package."""
+    folder = resources.files(__package__) / 'skeletons'
+    return sorted(file.name.removesuffix('.yaml') for file in folder.iterdir() if file.name.endswith('.yaml'))
+
+
+def load_skeleton(name_or_path: str | Path) -> Skeleton:
+    """A shipped skeleton by its name, or one of the user's by the path of its YAML file.
+
+    Raises:
+        ValueError: no such skeleton, or the file is not a valid one; the message names file, row and key.
+    """
+    text = str(name_or_path)
+    if text in shipped_skeletons():
+        return _parse(resources.files(__package__).joinpath('skeletons', f'{text}.yaml').read_text('utf-8'), text)
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(
+            f'no skeleton {text!r}: neither a file nor a shipped one; {closest(text, shipped_skeletons())}'
+        )
+    try:
+        return _parse(path.read_text('utf-8'), text)
+    except UnicodeDecodeError:
+        raise ValueError(f'{path}: not a text file') from None
+
+
+def _parse(text: str, where: str) -> Skeleton:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        at = f', line {mark.line + 1}' if mark else ''
+        raise ValueError(f'{where}{at}: not valid YAML ({getattr(error, "problem", error)})') from None
+    if not isinstance(data, dict):
+        raise ValueError(f'{where}: a skeleton is a mapping with the key rows, not {data!r}')
+    rows, every_row = data.pop('rows', None), data.pop('every_row', {})
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f'{where}: rows must be a list of at least one row')
+    if not isinstance(every_row, dict):
+        raise ValueError(f'{where}: every_row must be a mapping of row keys, not {every_row!r}')
+    _check_keys(data, _SKELETON_RULES, Skeleton, where)
+    for key, value in data.items():
+        _check_value(value, _SKELETON_RULES[key], f'{where}: {key}')
+    parsed = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f'{where}, row {number}: a row is a mapping, not {row!r}')
+        parsed.append(_parse_row({**every_row, **row}, f'{where}, row {number}'))
+    skeleton = Skeleton(**data, rows=tuple(parsed))
+    for index, row in enumerate(skeleton.rows):
+        if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
+            raise ValueError(
+                f'{where}, row {index + 1}: presence: only a row that keeps its shape may be absent; '
+                f'this one takes {skeleton.in_channels(index)} channels to {row.channels} at stride {row.stride}'
+            )
+    return skeleton
+
+
+def _parse_row(data: dict, where: str) -> Row:
+    _check_keys(data, _ROW_RULES, Row, where)
+    row = {}
+    for key, value in data.items():
+        candidates = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and key not in Row.SEARCHED:
+            raise ValueError(f'{where}: {key} is not searched, it takes one value, not {value!r}')
+        if not candidates:
+            raise ValueError(f'{where}: {key} needs at least one candidate')
+        for candidate in candidates:
+            _check_value(candidate, _ROW_RULES[key], f'{where}: {key}')
+        if len(set(candidates)) < len(candidates):
+            raise ValueError(f'{where}: {key} has a candidate twice: {value!r}')
+        row[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
+    if isinstance(row.get('expansion'), tuple) and 1 in row['expansion']:
+        raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
+    return Row(**row)
+
+
+def _check_keys(data: dict, rules: dict, cls: type, where: str) -> None:
+    for key in data:
+        if key not in rules:
+            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, rules)}')
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING and field.name in rules and field.name not in data:
+            raise ValueError(f'{where}: {field.name} is missing; it takes {rules[field.name][1]}')
+
+
+def _check_value(value, rule, where: str) -> None:
+    valid, what = rule
+    if isinstance(value, list | dict) or not valid(value):
+        raise ValueError(f'{where} must be {what}, not {value!r}')

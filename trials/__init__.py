@@ -1,0 +1,1 @@
+"""Trials: what NNI's experiment manager runs."""
