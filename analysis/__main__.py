@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'Experiment {experiment.id}: {status}')
         print(frame.to_string(formatters={k: f.format for k, f in FORMATS.items()}, na_rep='-'))
         print(f'Trials, their logs and networks: {experiment.folder}')
+        if status == 'ERROR':
+            print(f'NNI gave up; why is at the end of: {experiment.folder / "log" / "nnictl_stderr.log"}')
     return 1 if args.wait and status != 'DONE' else 0
 
 

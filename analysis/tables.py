@@ -22,6 +22,21 @@ RESULT_COLUMNS = {
 }
 """What a trial reports, to the column it becomes."""
 
+COMPARISON_COLUMNS = [
+    'strategy',
+    'lightnl',
+    'macs',
+    'params',
+    'validation_accuracy',
+    'test_accuracy',
+    'test_spread',
+    'test_runs',
+    'epochs',
+    'seconds',
+    'trials',
+    'failed',
+]
+
 
 def trials(experiment: Experiment) -> pd.DataFrame:
     """One row a trial, in the order in which they were started.
@@ -85,4 +100,4 @@ def comparison(experiment: Experiment) -> pd.DataFrame:
             failed=(own.status == 'FAILED').sum(),
         )
         rows.append(row)
-    return pd.DataFrame(rows).set_index('strategy')
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).set_index('strategy')

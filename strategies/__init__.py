@@ -1,5 +1,11 @@
 """Search strategies: AutoNL's own, and what lets NNI's strategies share one experiment with it."""
 
-from .autonl import AutoNL
-
 __all__ = ['AutoNL']
+
+
+def __getattr__(name: str):
+    if name == 'AutoNL':  # not at import: the tuner has to start without torch and Lightning
+        from .autonl import AutoNL
+
+        return AutoNL
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

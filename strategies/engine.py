@@ -47,6 +47,7 @@ class TrialEngine(ExecutionEngine):
         budget: epochs that it may spend.
         retrain: parameters of the trial that trains a given ``(sample, index)``.
         search: parameters of the trial that runs a one-shot search.
+        known: result of a trial of these parameters, where it is there already.
         enqueued: called after a request was queued.
         max_running: models that may run at once; None is no limit.
     """
@@ -57,12 +58,13 @@ class TrialEngine(ExecutionEngine):
         budget: float,
         retrain: Callable[[dict, int], dict],
         search: Callable[[], dict],
-        enqueued: Callable[[TrialRequest], None],
+        known: Callable[[dict], dict | None],
+        enqueued: Callable[[], None],
         max_running: int | None = None,
     ):
         super().__init__()
         self.strategy, self.budget, self.max_running = strategy, budget, max_running
-        self._retrain, self._search, self._enqueued = retrain, search, enqueued
+        self._retrain, self._search, self._known, self._enqueued = retrain, search, known, enqueued
         self._lock = threading.RLock()
         self._models: list[ExecutableModelSpace] = []
         self.queue: deque[TrialRequest] = deque()
@@ -84,10 +86,15 @@ class TrialEngine(ExecutionEngine):
         return request
 
     def _enqueue(self, request: TrialRequest) -> None:
+        result = self._known(request.parameters)
         with self._lock:
             self.requests.append(request)
-            self.queue.append(request)
-        self._enqueued(request)
+            if result is None:
+                self.queue.append(request)
+        if result is None:
+            self._enqueued()
+        else:
+            self.finish(request, result)
 
     def finish(self, request: TrialRequest, result: dict[str, Any] | None) -> None:
         """Tell the strategy how a request ended; ``result`` is None where it was given up."""

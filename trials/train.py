@@ -17,7 +17,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
-from strategies.tuner import import_class
+from strategies.strategy_class import strategy_class
 
 from . import datasets
 from .evaluator import evaluator, loader
@@ -99,7 +99,7 @@ def _search(trial, parts, report):
         shuffle_validation=True,
         callbacks=[_ReportEpochs(report, 'train_accuracy')],
     )
-    strategy = import_class(trial.search_class)(**trial.search_arguments)
+    strategy = strategy_class(trial.search_class)(**trial.search_arguments)
     started = time.perf_counter()
     strategy(RawFormatModelSpace(space, searching), SequentialExecutionEngine())
     seconds = time.perf_counter() - started

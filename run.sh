@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Sets everything up in .venv, then runs the main job or the tests:
+#   bash run.sh                  the main job: experiment.yaml, to its end and its table
+#   bash run.sh FILE.yaml        another experiment
+#   bash run.sh tests [ARG...]   ruff and the tests; arguments go to pytest
+# PYTHON names the interpreter (python3), PORT the port of the web UI (8080).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+set_up() {
+  local python=${PYTHON:-python3} extras=$1 stamp
+  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' || {
+    echo "run.sh: $python is $("$python" -V 2>&1); NNI 3.0 needs Python 3.10 or 3.11: name one with PYTHON=..." >&2
+    exit 2
+  }
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  export PATH="$PWD/.venv/bin:$PATH"  # trials are started with the python3 that comes first
+  export PYTHONWARNINGS='ignore:pkg_resources is deprecated'  # by nnictl, which needs it
+  stamp=".venv/installed$extras-$(cksum < pyproject.toml | tr ' ' -)"
+  if [ ! -e "$stamp" ]; then
+    echo "Installing into .venv (some minutes, some GB: PyTorch)"
+    python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
+    touch "$stamp"
+  fi
+}
+
+run_tests() {
+  set_up '[test]'
+  ruff check .
+  ruff format --check .
+  exec python -m pytest "$@"
+}
+
+run_experiment() {
+  set_up ''
+  # NNI's web server listens on all interfaces and asks nobody who they are: the prefix is the only lock it has.
+  local config=$1 port=${PORT:-8080} prefix output id
+  prefix=$(python -c 'import secrets; print(secrets.token_hex(8))')
+  output=$(nnictl create --config "$config" --port "$port" --url_prefix "$prefix") ||
+    { echo "$output"; exit 1; }
+  id=$(sed -n 's/.*run "nnictl stop \([[:alnum:]]*\)".*/\1/p' <<< "$output")
+  [ -n "$id" ] || { echo "$output"; exit 1; }
+  trap 'nnictl stop "$id" > /dev/null' EXIT
+  echo "Experiment $id; its web UI: http://127.0.0.1:$port/$prefix/"
+  python -m analysis table "$id" --wait
+}
+
+case ${1:-experiment.yaml} in
+  tests) shift; run_tests "$@" ;;
+  -h | --help) sed -n '2,6s/^# //p' "${BASH_SOURCE[0]}" ;;
+  *) run_experiment "${1:-experiment.yaml}" ;;
+esac

@@ -1,0 +1,210 @@
+"""AutoNL: gated LightNL, and the search as NNI runs it."""
+
+from itertools import pairwise
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.experiment import NasExperiment
+from nni.nas.space import RawFormatModelSpace
+from torch.utils.data import TensorDataset
+
+from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs
+from search_space.lightnl import affinity_first, compact_channels
+from search_space.mixed import mixed_contexts, mixed_product
+from strategies import AutoNL
+from strategies.gated_lightnl import affinity_steps, nested_candidates
+from trials.evaluator import evaluator
+
+
+def images(count: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(
+        torch.randn(count, 3, 32, 32, generator=generator), torch.randint(10, (count,), generator=generator)
+    )
+
+
+def small_evaluator(epochs: int = 2, callbacks=()):
+    return evaluator(
+        images(32),
+        images(32),
+        epochs=epochs,
+        batch_size=8,
+        learning_rate=0.01,
+        weight_decay=0.01,
+        label_smoothing=0.0,
+        seed=0,
+        shuffle_validation=True,
+        callbacks=callbacks,
+    )
+
+
+def run_search(seed: int = 0, skeleton: str = 'cued', callbacks=(), **arguments) -> AutoNL:
+    pl.seed_everything(seed, verbose=False)
+    strategy = AutoNL(warmup_epochs=1, **arguments)
+    space = LightNLSpace(load_skeleton(skeleton))
+    strategy(RawFormatModelSpace(space, small_evaluator(callbacks=callbacks)), SequentialExecutionEngine())
+    return strategy
+
+
+@pytest.fixture(scope='module')
+def searched() -> AutoNL:
+    return run_search()
+
+
+def set_gates(strategy: AutoNL, generator: torch.Generator) -> None:
+    for threshold in strategy.oneshot_module.thresholds().values():
+        side = torch.where(torch.rand(threshold.t.shape, generator=generator) < 0.5, -1.0, 1.0)
+        threshold.t.data = threshold.norm + side
+
+
+def test_any_gate_setting_exports_the_network_that_the_supernet_is(searched):
+    generator = torch.Generator().manual_seed(1)
+    supernet, skeleton = searched.supernet.eval(), load_skeleton('cued')
+    for module in supernet.modules():  # scales that start at 0 would hide what LightNL does
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+    x, cost, seen = images(8).tensors[0], macs(skeleton), set()
+    for _ in range(50):
+        set_gates(searched, generator)
+        with torch.no_grad():
+            logits = supernet(x)
+        sample = searched.oneshot_module.export()
+        network = next(iter(searched.list_models())).executable_model().eval()
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), logits)
+        assert cost.expected(searched.oneshot_module.choice_weights()).item() == cost(skeleton.check_sample(sample))
+        seen.add(str(skeleton.canonical(sample)))
+    assert len(seen) > 40
+
+
+def test_with_every_insertion_gate_closed_lightnl_is_exactly_the_identity(searched):
+    x = torch.randn(2, 16, 9, 7)
+    for module in searched.oneshot_module.supernet_modules():
+        if hasattr(module, 'threshold'):
+            module.threshold.t.data.fill_(1e6)
+            channels = module[PRESENT].conv.in_channels
+            features = x.repeat(1, 3, 1, 1)[:, :channels]
+            assert torch.equal(module.eval()(features), features)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('ratio', [0.125, 0.25, 0.5])
+def test_the_nested_product_is_the_direct_one_of_every_ratio_and_stride(ratio, stride):
+    x = torch.randn(2, 16, 7, 9, dtype=torch.float64)
+    ratios = {r: float(r == ratio) for r in (0.125, 0.25, 0.5)}
+    strides = {s: float(s == stride) for s in (2, 1)}
+    y = mixed_product(x, mixed_contexts(x, 0.5, strides), ratios, strides)
+    torch.testing.assert_close(y, affinity_first(x, ratio, stride))
+
+
+def affinity(x: torch.Tensor, k: int, stride: int) -> torch.Tensor:
+    x_sc = x[:, :k, ::stride, ::stride].flatten(2)
+    return torch.bmm(x[:, :k].flatten(2).transpose(1, 2), x_sc)
+
+
+def test_the_norms_of_affinity_steps_are_those_of_the_affinities_themselves():
+    x = torch.randn(3, 16, 7, 5, dtype=torch.float64)
+    ratios, strides = [0.125, 0.25, 0.5], [4, 2, 1]
+    k = [compact_channels(16, ratio) for ratio in ratios]
+    contexts = mixed_contexts(x, 0.5, strides)
+    wider, finer = affinity_steps(contexts, contexts[1][:, :, : k[-1]], k, strides)
+
+    def squared(a: torch.Tensor) -> torch.Tensor:
+        return a.square().sum((1, 2)).mean()
+
+    whole = squared(affinity(x, k[-1], 1))
+    for step, (i, j) in enumerate(pairwise(k)):
+        delta = affinity(x, j, 1) - affinity(x, i, 1)
+        torch.testing.assert_close(wider[step], squared(delta) / whole)
+    sums = [squared(affinity(x, k[-1], stride)) for stride in strides]  # new positions are new columns: norms add
+    for step, (a, b) in enumerate(pairwise(sums)):
+        torch.testing.assert_close(finer[step], (b - a) / whole)
+
+
+def test_strides_that_are_not_nested_are_refused():
+    with pytest.raises(ValueError, match='strides 2 and 3 are not nested'):
+        nested_candidates('stride', [2, 3])
+
+
+def test_thresholds_and_weights_have_an_optimizer_each():
+    optimizers = {}
+
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, module):
+            weights, thresholds = ({id(p) for g in o.param_groups for p in g['params']} for o in trainer.optimizers)
+            optimizers.update(weights=weights, thresholds=thresholds, arch={id(p) for p in module.arch_parameters()})
+            optimizers['all'] = {id(p) for p in module.parameters()}
+
+    run_search(callbacks=[Look()])
+    assert optimizers['thresholds'] == optimizers['arch']
+    assert optimizers['weights'] == optimizers['all'] - optimizers['arch']
+
+
+def test_the_same_seed_gives_the_same_trajectory_and_another_seed_another():
+    def trajectory(seed):
+        records = []
+
+        class Record(pl.Callback):
+            def on_train_epoch_end(self, trainer, module):
+                records.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+        strategy = run_search(seed, callbacks=[Record()])
+        return records, [t.t.tolist() for t in strategy.oneshot_module.thresholds().values()]
+
+    first = trajectory(0)
+    assert first == trajectory(0)
+    assert first != trajectory(1)
+
+
+def test_a_heavy_cost_closes_every_insertion_gate():
+    strategy = run_search(cost_weight=1e4, threshold_learning_rate=5.0, margin=0.1)
+    sample = strategy.oneshot_module.export()
+    assert {value for label, value in sample.items() if label.endswith('/lightnl')} == {ABSENT}
+
+
+def test_warm_up_leaves_thresholds_and_gates_alone():
+    pl.seed_everything(0, verbose=False)
+    strategy = AutoNL(warmup_epochs=2)
+    space = LightNLSpace(load_skeleton('cued'))
+    strategy(RawFormatModelSpace(space, small_evaluator(epochs=2)), SequentialExecutionEngine())
+    for threshold in strategy.oneshot_module.thresholds().values():
+        assert not threshold.active
+        assert threshold.t.eq(0).all()
+
+
+def test_it_runs_in_an_experiment_of_nni(tmp_path):
+    pl.seed_everything(0, verbose=False)
+    space = LightNLSpace(load_skeleton('cued'))
+    experiment = NasExperiment(space, small_evaluator(), AutoNL(warmup_epochs=1))
+    experiment.config.experiment_working_directory = tmp_path
+    experiment.run(port=None)
+    (sample,) = experiment.export_top_models(formatter='dict')
+    experiment.stop()
+    space.skeleton.check_sample(sample)
+
+
+def test_a_choice_without_a_gate_is_refused():
+    space = LightNLSpace(load_skeleton('cued'))
+    space.head.append(torch.nn.Identity())
+    from nni.mutable import frozen_context
+    from nni.nas.nn.pytorch import LayerChoice
+
+    with frozen_context():
+        space.head[-1] = LayerChoice([torch.nn.Identity(), torch.nn.ReLU()], label='odd')
+    with pytest.raises(ValueError, match='no gate for the choice odd'):
+        AutoNL().mutate_model(space)
+
+
+def test_a_space_without_choices_is_refused():
+    skeleton = load_skeleton('cued')
+    fixed = skeleton.fix({label: candidates[0] for label, candidates in skeleton.choices().items()})
+    with pytest.raises(ValueError, match='nothing to search'):
+        AutoNL().mutate_model(LightNLSpace(fixed))
+
+
+@pytest.mark.parametrize('name', ['cost_weight', 'warmup_epochs', 'threshold_learning_rate', 'margin'])
+def test_a_negative_setting_is_refused(name):
+    with pytest.raises(ValueError, match=f'{name} must not be negative, but is -1'):
+        AutoNL(**{name: -1})

@@ -1,0 +1,70 @@
+"""The gate, nested weights and thresholds."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.gate import Threshold, gate, nested_weights
+
+
+def test_the_gate_is_hard_forward_and_closed_at_zero():
+    u = torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 3.0])
+    assert gate(u).tolist() == [0, 0, 0, 1, 1]
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=5))
+def test_the_gate_has_the_gradient_of_the_sigmoid(values):
+    u = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    grad = torch.arange(1.0, len(values) + 1, dtype=torch.float64)
+    (of_gate,) = torch.autograd.grad(gate(u), u, grad)
+    (of_sigmoid,) = torch.autograd.grad(torch.sigmoid(u), u, grad)
+    torch.testing.assert_close(of_gate, of_sigmoid)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+def test_hard_gates_choose_the_last_candidate_that_is_reached(gates):
+    weights = nested_weights(torch.tensor(gates, dtype=torch.float32))
+    reached = gates.index(False) if False in gates else len(gates)
+    assert weights.tolist() == [float(n == reached) for n in range(len(gates) + 1)]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_nested_weights_sum_to_one(gates):
+    assert nested_weights(torch.tensor(gates, dtype=torch.float64)).sum().item() == pytest.approx(1)
+
+
+def test_gates_are_open_until_they_are_activated():
+    threshold = Threshold(2)
+    norm = torch.tensor([0.1, 5.0])
+    assert threshold(norm, running_mean=False).tolist() == [1, 1]
+    assert threshold.is_open().tolist() == [True, True]
+
+
+def test_activated_thresholds_start_below_their_norms_by_the_margin():
+    threshold = Threshold(2)
+    threshold(torch.tensor([0.5, 5.0]), running_mean=False)
+    threshold.activate(margin=0.25)
+    torch.testing.assert_close(threshold.t.data, torch.tensor([0.25, 4.75]))
+    assert threshold.is_open().all()
+
+
+def test_a_running_mean_decides_and_the_batch_takes_the_gradient():
+    threshold = Threshold(momentum=0.1)
+    threshold(torch.tensor([1.0]), running_mean=True)
+    threshold.activate(margin=0.5)
+    norm = torch.tensor([0.0], requires_grad=True)  # this batch alone would close the gate: the mean, 0.9, does not
+    g = threshold(norm, running_mean=True)
+    g.sum().backward()
+    assert g.item() == 1
+    slope = torch.sigmoid(torch.tensor(0.9 - 0.5))
+    assert norm.grad.item() == pytest.approx((slope * (1 - slope)).item())
+    assert threshold.t.grad.item() == pytest.approx(-(slope * (1 - slope)).item())
+
+
+def test_evaluation_does_not_move_the_running_mean():
+    threshold = Threshold()
+    threshold(torch.tensor([1.0]), running_mean=True)
+    threshold.eval()
+    threshold(torch.tensor([100.0]), running_mean=True)
+    assert threshold.norm.item() == 1

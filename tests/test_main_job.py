@@ -1,0 +1,95 @@
+"""The main job, through nnictl, at a small budget."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+import requests
+import torch
+
+from analysis import Experiment, trials
+from search_space import build, load_skeleton
+
+SKELETON = load_skeleton('cued')
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def frame(finished_experiment):
+    return trials(Experiment(finished_experiment[0].folder))
+
+
+def test_it_ends_done_with_a_table_of_all_strategies(finished_experiment):
+    experiment, table = finished_experiment
+    assert table.returncode == 0, table.stdout + table.stderr
+    assert f'Experiment {experiment.id}: DONE' in table.stdout
+    values = experiment.command('-m', 'analysis', 'table', experiment.id, '--csv')
+    frame = pd.read_csv(io.StringIO(values.stdout), index_col='strategy')
+    assert set(frame.index) == {'autonl', 'random', 'evolution'}
+    assert frame.failed.eq(0).all()
+    assert frame.epochs.between(2.0, 2.6).all()
+    assert frame[['lightnl', 'macs', 'params', 'validation_accuracy', 'test_accuracy', 'seconds']].notna().all(axis=None)
+
+
+def test_the_web_ui_knows_it_behind_its_prefix_only(finished_experiment):
+    experiment, _ = finished_experiment
+    status = requests.get(f'http://localhost:{experiment.port}/{experiment.prefix}/api/v1/nni/check-status', timeout=10)
+    assert status.json()['status'] == 'DONE'
+    assert requests.get(f'http://localhost:{experiment.port}/api/v1/nni/check-status', timeout=10).status_code == 404
+
+
+def test_every_trial_ran_the_parameters_that_nni_has_recorded_for_it(finished_experiment):
+    experiment, _ = finished_experiment
+    recorded = {}
+    for event in Experiment(experiment.folder).trial_events():
+        if event['data']:
+            recorded[event['trialJobId']] = json.loads(event['data'])['parameters']
+    assert len(recorded) == 9
+    for trial, parameters in recorded.items():
+        (file,) = experiment.folder.glob(f'environments/*/trials/{trial}/trial.json')
+        assert json.loads(file.read_text())['parameters'] == parameters
+
+
+def test_strategies_see_no_test_data_before_the_end(frame):
+    assert frame[frame.stage != 'test'].test_accuracy.isna().all()
+    assert frame[frame.stage == 'test'].test_accuracy.notna().all()
+    assert frame[frame.stage == 'test'].started.min() > frame[frame.stage != 'test'].started.max()
+
+
+def test_labels_are_the_spaces_own(frame):
+    assert {column for column in frame.columns if '/' in column} == set(SKELETON.choices())
+    for row in frame.to_dict('records'):
+        SKELETON.check_sample({label: row[label] for label in SKELETON.choices()})
+
+
+def test_the_network_of_the_search_is_the_one_that_is_retrained(frame):
+    own = frame[(frame.strategy == 'autonl') & (frame.stage != 'test')]
+    assert own.stage.tolist() == ['search', 'retrain']
+    assert own[list(SKELETON.choices())].nunique().eq(1).all()
+
+
+def test_a_trial_repeated_outside_nni_gives_the_same_result_and_weights(finished_experiment, tmp_path):
+    experiment, _ = finished_experiment
+    file = next(
+        file
+        for file in sorted(experiment.folder.glob('environments/*/trials/*/trial.json'))
+        if json.loads(file.read_text())['parameters']['stage'] == 'test'
+    )
+    again = experiment.command('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    of_nni, repeated = (json.loads(path.read_text())['result'] for path in (file, tmp_path / 'trial.json'))
+    of_nni.pop('seconds'), repeated.pop('seconds')
+    assert repeated == of_nni
+    first, second = (torch.load(path / 'network.pt', weights_only=True) for path in (file.parent, tmp_path))
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name])
+
+
+def test_a_trial_leaves_the_weights_of_its_network(finished_experiment):
+    experiment, _ = finished_experiment
+    for file in experiment.folder.glob('environments/*/trials/*/trial.json'):
+        record = json.loads(file.read_text())
+        source = record['result'] if record['parameters']['stage'] == 'search' else record['parameters']
+        network = build(SKELETON, {label: source[label] for label in SKELETON.choices()})
+        network.load_state_dict(torch.load(file.parent / 'network.pt', weights_only=True))
