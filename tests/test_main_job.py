@@ -29,7 +29,9 @@ def test_it_ends_done_with_a_table_of_all_strategies(finished_experiment):
     assert set(frame.index) == {'autonl', 'random', 'evolution'}
     assert frame.failed.eq(0).all()
     assert frame.epochs.between(2.0, 2.6).all()
-    assert frame[['lightnl', 'macs', 'params', 'validation_accuracy', 'test_accuracy', 'seconds']].notna().all(axis=None)
+    assert (
+        frame[['lightnl', 'macs', 'params', 'validation_accuracy', 'test_accuracy', 'seconds']].notna().all(axis=None)
+    )
 
 
 def test_the_web_ui_knows_it_behind_its_prefix_only(finished_experiment):

@@ -79,8 +79,8 @@ def _read_parameters(file: Path) -> dict:
     except ValueError:
         raise ValueError(f'{file}: not JSON') from None
     data = data.get('parameters', data) if isinstance(data, dict) else data
-    if not isinstance(data, dict):
-        raise ValueError(f'{file}: the parameters of a trial are a JSON object')
+    if not isinstance(data, dict) or not data:
+        raise ValueError(f'{file}: the parameters of a trial are a JSON object with its keys and values')
     return data
 
 

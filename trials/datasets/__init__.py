@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset, Subset
 
-from .cued_digits import CLASSES, INPUT_SIZE, cued_digits
+from . import cued_digits
 
 __all__ = ['DATASETS', 'DataParts', 'hold_out', 'load']
 
@@ -25,7 +25,7 @@ class DataParts:
 
 
 def _cued_digits() -> DataParts:
-    return DataParts(**cued_digits(), classes=CLASSES, input_size=INPUT_SIZE)
+    return DataParts(**cued_digits.parts(), classes=cued_digits.CLASSES, input_size=cued_digits.INPUT_SIZE)
 
 
 DATASETS = {'cued-digits': _cued_digits}

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
-__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'cued_digits', 'divided_scans']
+__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'parts']
 
 CLASSES, INPUT_SIZE = 10, 32
 SCANS = {'train': 1100, 'validation': 350, 'test': 347}
@@ -64,9 +64,9 @@ def canvases(scans: np.ndarray, digits: np.ndarray, count: int, seed: int) -> Te
     return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels).long())
 
 
-def cued_digits() -> dict[str, TensorDataset]:
+def parts() -> dict[str, TensorDataset]:
     """The three parts, always the same; channels normalised by the training part's mean and deviation."""
-    parts = {part: canvases(*scans, CANVASES[part], seed) for seed, (part, scans) in enumerate(divided_scans().items())}
-    images = parts['train'].tensors[0]
+    drawn = {part: canvases(*scans, CANVASES[part], seed) for seed, (part, scans) in enumerate(divided_scans().items())}
+    images = drawn['train'].tensors[0]
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
-    return {part: TensorDataset((data.tensors[0] - mean) / std, data.tensors[1]) for part, data in parts.items()}
+    return {part: TensorDataset((data.tensors[0] - mean) / std, data.tensors[1]) for part, data in drawn.items()}

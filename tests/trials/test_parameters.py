@@ -1,0 +1,87 @@
+"""A trial's parameters: what is read, and what is refused."""
+
+import json
+
+import pytest
+
+from search_space import load_skeleton
+from trials.__main__ import main
+from trials.parameters import TrialParameters
+
+CHOICES = load_skeleton('cued').choices()
+RETRAIN = {
+    'strategy': 'random',
+    'stage': 'retrain',
+    'seed': 0,
+    'skeleton': 'cued',
+    'dataset': 'cued-digits',
+    'epochs': 1,
+    'batch_size': 64,
+    'learning_rate': 0.005,
+    **{label: candidates[0] for label, candidates in CHOICES.items()},
+}
+SEARCH = {key: value for key, value in RETRAIN.items() if '/' not in key} | {
+    'stage': 'search',
+    'class': 'strategies.AutoNL',
+    'class/warmup_epochs': 3,
+}
+
+
+def test_choices_are_read_under_their_labels():
+    trial = TrialParameters.from_flat(RETRAIN)
+    assert trial.network == {label: candidates[0] for label, candidates in CHOICES.items()}
+
+
+def test_the_arguments_of_a_search_are_read():
+    trial = TrialParameters.from_flat(SEARCH)
+    assert trial.search_class == 'strategies.AutoNL'
+    assert trial.search_arguments == {'warmup_epochs': 3}
+
+
+BAD = [
+    ({'epoch': 3}, "unknown trial parameter 'epoch'; did you mean 'epochs'?"),
+    ({'stage': 'train'}, "stage must be one of search, retrain, test, not 'train'"),
+    ({'stage': 'search'}, "'class', the one-shot strategy, is missing"),
+    ({'dataset': 'cued-digit'}, "dataset must be one of cued-digits, not 'cued-digit'"),
+    ({'skeleton': 'cud'}, "no skeleton 'cud'"),
+    ({'epochs': 0}, 'epochs must be a whole number of at least 1, not 0'),
+    ({'epochs': 1.5}, 'epochs must be a whole number of at least 1, not 1.5'),
+    ({'epochs': True}, 'epochs must be a whole number of at least 1, not True'),
+    ({'batch_size': '64'}, "batch_size must be a whole number of at least 1, not '64'"),
+    ({'threads': -1}, 'threads must be a whole number of at least 1, not -1'),
+    ({'seed': -1}, 'seed must be a whole number of at least 0, not -1'),
+    ({'learning_rate': 0}, 'learning_rate must be a number above 0, not 0'),
+    ({'weight_decay': -0.1}, 'weight_decay must be a number of at least 0, not -0.1'),
+    ({'label_smoothing': 1}, 'label_smoothing must be a number in [0, 1), not 1'),
+    ({'held_out': 1.0}, 'held_out must be a number in (0, 1), not 1.0'),
+    ({'row01/lightnl': 'maybe'}, "row01/lightnl: 'maybe' is not among its candidates 'absent', 'present'"),
+    ({'row06/lightnl': 'absent'}, "unknown label 'row06/lightnl' for skeleton 'cued'; did you mean"),
+]
+
+
+@pytest.mark.parametrize(('change', 'message'), BAD, ids=[str(change) for change, _ in BAD])
+def test_a_bad_parameter_ends_the_trial_with_one_clear_line(change, message, tmp_path, capsys):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps(RETRAIN | change))
+    assert main(['run', '--parameters', str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize('missing', ['seed', 'dataset', 'learning_rate', 'row03/lightnl_stride'])
+def test_a_missing_parameter_is_named(missing, tmp_path, capsys):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps({key: value for key, value in RETRAIN.items() if key != missing}))
+    assert main(['run', '--parameters', str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert missing in line
+
+
+@pytest.mark.parametrize('content', [None, 'not json', '[1, 2]', '{}'])
+def test_a_bad_file_of_parameters_is_refused_in_one_line(content, tmp_path, capsys):
+    file = tmp_path / 'parameters.json'
+    if content is not None:
+        file.write_text(content)
+    assert main(['run', '--parameters', str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
