@@ -129,9 +129,9 @@ class AutoNL(OneShotStrategy):
         self,
         *,
         cost_weight: float = 1.0,
-        warmup_epochs: int = 4,
+        warmup_epochs: int = 6,
         threshold_learning_rate: float = 0.02,
-        margin: float = 0.5,
+        margin: float = 0.1,
         gradient_clip_val: float | None = None,
         **kwargs,
     ):
