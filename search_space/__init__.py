@@ -7,6 +7,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module', category=RuntimeWarning)
     import nni.nas.nn.pytorch  # noqa: F401
 
+from .backbones import BackboneSpace
 from .cost import Cost, macs, params
 from .lightnl import LightNL, NonLocal
 from .network import LightNLSpace, build
@@ -15,6 +16,7 @@ from .skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton, nni_search_
 __all__ = [
     'ABSENT',
     'PRESENT',
+    'BackboneSpace',
     'Cost',
     'LightNL',
     'LightNLSpace',

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .lightnl import product_macs
+from .lightnl import lightnl_macs
 from .network import squeeze_channels
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
 
-__all__ = ['Cost', 'macs', 'params']
+__all__ = ['Cost', 'CostTable', 'macs', 'params']
 
 RowCost = Callable[[Row, int, int], float]
 """Cost of a row with nothing left to choose, given its input channels and the side of its input."""
@@ -36,8 +38,7 @@ def row_macs(row: Row, in_channels: int, size: int) -> int:
         total += hidden * out**2 + 2 * hidden * squeezed
     total += hidden * row.channels * out**2
     if row.lightnl == PRESENT:
-        total += min(product_macs(row.channels, out, out, row.lightnl_ratio, row.lightnl_stride))
-        total += 9 * row.channels * out**2
+        total += lightnl_macs(row.channels, out, out, row.lightnl_ratio, row.lightnl_stride)
     return total
 
 
@@ -68,74 +69,100 @@ def _outside_params(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
 
 
 @dataclass
-class _RowTable:
+class CostTable:
+    """One share of a cost, as a table over the choices that it depends on.
+
+    Attributes:
+        labels: of those choices.
+        candidates: of each of them.
+        table: the cost of every combination, float64, one axis per label.
+    """
+
     labels: list[str]
-    index: list[dict]  # per label: candidate to its place along that axis of the table
-    table: Tensor  # float64, one axis per label
+    candidates: list[tuple]
+    table: Tensor
+
+    @classmethod
+    def of(cls, choices: dict[str, tuple], cost: Callable[..., float]) -> CostTable:
+        """The table of ``cost``, a function of one value per choice, in the order of ``choices``."""
+        costs = [cost(*values) for values in itertools.product(*choices.values())]
+        shape = [len(candidates) for candidates in choices.values()]
+        return cls(list(choices), list(choices.values()), torch.tensor(costs, dtype=torch.float64).reshape(shape))
+
+    def __post_init__(self):
+        self._places = [{candidate: place for place, candidate in enumerate(axis)} for axis in self.candidates]
+
+    def __call__(self, sample: Sample) -> float:
+        places = (index[sample[name]] for name, index in zip(self.labels, self._places, strict=True))
+        return self.table[tuple(places)].item()
 
 
 class Cost:
-    """A cost that is a sum over rows, each row's share a table over its own choices.
+    """A cost that is a sum of shares, each a table over a few choices: in a skeleton's space, one share per row.
 
     Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
-    weights: ``fixed + Σ_rows Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
+    weights: ``fixed + Σ_shares Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
     gates, it is the cost of that sample.
 
     Args:
-        skeleton: the space.
-        row_cost: cost of a row with nothing left to choose.
-        fixed: cost of what is outside the rows.
-        input_size: side of the square input in pixels; the skeleton's own by default.
+        shares: the tables.
+        fixed: cost of what no choice changes. A cost that is counted has an int here, and its values are ints; one that
+            is measured, a float.
     """
 
-    def __init__(self, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None):
-        self.skeleton, self.fixed = skeleton, fixed
-        self._rows: list[_RowTable] = []
-        size = _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
+    def __init__(self, shares: list[CostTable], fixed: float):
+        self.shares, self.fixed = shares, fixed
+
+    @classmethod
+    def of_rows(cls, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None) -> Cost:
+        """The cost of a skeleton's networks, a sum over its rows.
+
+        Args:
+            skeleton: the space.
+            row_cost: cost of a row with nothing left to choose.
+            fixed: cost of what is outside the rows.
+            input_size: side of the square input in pixels; the skeleton's own by default.
+        """
+        shares, size = [], _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
         for index, row in enumerate(skeleton.rows):
             keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
-            axes = [row.candidates(key) for key in keys]
-            costs = [
-                row_cost(_fixed_row(row, dict(zip(keys, values, strict=True))), skeleton.in_channels(index), size)
-                for values in itertools.product(*axes)
-            ]
-            table = torch.tensor(costs, dtype=torch.float64).reshape([len(axis) for axis in axes])
-            places = [{candidate: place for place, candidate in enumerate(axis)} for axis in axes]
-            self._rows.append(_RowTable([label(index, key) for key in keys], places, table))
+            cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), size)
+            shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
             size = _downsampled(size, row.stride)
+        return cls(shares, fixed)
 
-    def __call__(self, sample: Sample) -> int:
+    def _total(self, shares) -> float:
+        total = sum(shares, self.fixed)
+        return int(total) if isinstance(self.fixed, int) else total
+
+    def __call__(self, sample: Sample) -> float:
         """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`)."""
-        total = self.fixed
-        for row in self._rows:
-            places = tuple(index[sample[name]] for name, index in zip(row.labels, row.index, strict=True))
-            total += row.table[places].item()
-        return int(total)
+        return self._total(share(sample) for share in self.shares)
 
-    def range(self) -> tuple[int, int]:
+    def range(self) -> tuple[float, float]:
         """The smallest and the largest cost of a network of the space."""
-        low, high = ([reduce(row.table).item() for row in self._rows] for reduce in (torch.min, torch.max))
-        return int(self.fixed + sum(low)), int(self.fixed + sum(high))
+        low, high = ([reduce(share.table).item() for share in self.shares] for reduce in (torch.min, torch.max))
+        return self._total(low), self._total(high)
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
         """The cost as a function of weights; a scalar, differentiable in them.
 
         Args:
-            weights: label to the weights of its candidates, `(candidates,)`, in the skeleton's order.
+            weights: label to the weights of its candidates, `(candidates,)`, in the space's order.
         """
         total = None
-        for row in self._rows:
-            cost = row.table
-            for name in row.labels:
+        for share in self.shares:
+            cost = share.table
+            for name in share.labels:
                 axis = weights[name]
                 cost = torch.tensordot(axis, cost.to(axis), dims=1)
             total = cost if total is None else total + cost
         return total + self.fixed
 
 
-def _fixed_row(row: Row, chosen: dict) -> Row:
-    values = {key: row.candidates(key)[0] for key in Row.SEARCHED}
-    return Row(channels=row.channels, stride=row.stride, **{**values, **chosen})
+def _cost_of_chosen(row_cost: RowCost, row: Row, keys: list[str], in_channels: int, size: int, *values) -> float:
+    chosen = {key: row.candidates(key)[0] for key in Row.SEARCHED} | dict(zip(keys, values, strict=True))
+    return row_cost(dataclasses.replace(row, **chosen), in_channels, size)
 
 
 def _body_output(skeleton: Skeleton, input_size: int | None) -> tuple[int, int]:
@@ -152,9 +179,9 @@ def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
     Not counted: BN, activations, sums. These are the counting rules under which the paper's networks come out at the
     paper's FLOPs.
     """
-    return Cost(skeleton, row_macs, _outside_macs(skeleton, *_body_output(skeleton, input_size)), input_size)
+    return Cost.of_rows(skeleton, row_macs, _outside_macs(skeleton, *_body_output(skeleton, input_size)), input_size)
 
 
 def params(skeleton: Skeleton) -> Cost:
     """Trainable parameters."""
-    return Cost(skeleton, row_params, _outside_params(skeleton, *_body_output(skeleton, None)))
+    return Cost.of_rows(skeleton, row_params, _outside_params(skeleton, *_body_output(skeleton, None)))

@@ -14,6 +14,7 @@ __all__ = [
     'compact_channels',
     'compact_positions',
     'context_first',
+    'lightnl_macs',
     'lightnl_product',
     'product_macs',
 ]
@@ -34,6 +35,11 @@ def product_macs(channels: int, height: int, width: int, ratio: float, stride: i
     k = compact_channels(channels, ratio)
     p_all, p = height * width, compact_positions(height, width, stride)
     return p_all * p * (k + channels), (p_all + p) * k * channels
+
+
+def lightnl_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> int:
+    """MACs of a LightNL block: the cheaper product, and ``9·C·P`` of the depthwise convolution."""
+    return min(product_macs(channels, height, width, ratio, stride)) + 9 * channels * height * width
 
 
 def _compact_features(x: Tensor, ratio: float, stride: int) -> tuple[Tensor, Tensor, Tensor]:

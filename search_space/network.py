@@ -202,6 +202,12 @@ class LightNLSpace(ModelSpace):
         self.dropout = nn.Dropout(skeleton.dropout)
         self.classifier = nn.Linear(skeleton.head_channels, skeleton.classes)
 
+    def cost(self):
+        """:func:`search_space.macs` of the skeleton: what a search of the space keeps low."""
+        from .cost import macs
+
+        return macs(self.skeleton)
+
     def extra_oneshot_hooks(self, strategy) -> list:
         """Lets NNI's own one-shot strategies search LightNL's and squeeze-excite's choices."""
         from .mixed import MixedLightNL, MixedSqueezeExcite
