@@ -10,6 +10,7 @@ with warnings.catch_warnings():
 from .backbones import BackboneSpace
 from .cost import Cost, macs, params
 from .lightnl import LightNL, NonLocal
+from .named_networks import load_network, named_networks
 from .network import LightNLSpace, build
 from .skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton, nni_search_space, shipped_skeletons
 
@@ -24,8 +25,10 @@ __all__ = [
     'Row',
     'Skeleton',
     'build',
+    'load_network',
     'load_skeleton',
     'macs',
+    'named_networks',
     'nni_search_space',
     'params',
     'shipped_skeletons',

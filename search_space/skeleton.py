@@ -6,11 +6,10 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+from .yaml_mapping import find_yaml, read_mapping, shipped
 
 __all__ = ['ABSENT', 'PRESENT', 'Row', 'Skeleton', 'closest', 'load_skeleton', 'nni_search_space', 'shipped_skeletons']
 
@@ -160,12 +159,7 @@ class Skeleton:
         """
         sample = self.check_sample(sample)
         for index, row in enumerate(self.fix(sample).rows):
-            idle: tuple[str, ...] = ()
-            if row.presence == ABSENT:
-                idle = tuple(key for key in Row.SEARCHED if key != 'presence')
-            elif row.lightnl == ABSENT:
-                idle = ('lightnl_ratio', 'lightnl_stride')
-            for key in idle:
+            for key in _idle(row.presence, row.lightnl):
                 if label(index, key) in sample:
                     sample[label(index, key)] = self.rows[index].candidates(key)[0]
         return sample
@@ -181,6 +175,13 @@ class Skeleton:
             for index, row in enumerate(self.fix(sample).rows)
             if row.lightnl == PRESENT and row.presence == PRESENT
         }
+
+
+def _idle(presence, lightnl) -> tuple[str, ...]:
+    """The searched attributes that do not show in a row with this ``presence`` and ``lightnl``."""
+    if presence == ABSENT:
+        return tuple(key for key in Row.SEARCHED if key != 'presence')
+    return ('lightnl_ratio', 'lightnl_stride') if lightnl == ABSENT else ()
 
 
 def row_name(index: int) -> str:
@@ -253,8 +254,7 @@ _SKELETON_RULES = {
 
 def shipped_skeletons() -> list[str]:
     """Names of the skeletons that come with the package."""
-    folder = resources.files(__package__) / 'skeletons'
-    return sorted(file.name.removesuffix('.yaml') for file in folder.iterdir() if file.name.endswith('.yaml'))
+    return shipped('skeletons')
 
 
 def load_skeleton(name_or_path: str | Path) -> Skeleton:
@@ -263,29 +263,15 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
     Raises:
         ValueError: no such skeleton, or the file is not a valid one; the message names file, row and key.
     """
-    text = str(name_or_path)
-    if text in shipped_skeletons():
-        return _parse(resources.files(__package__).joinpath('skeletons', f'{text}.yaml').read_text('utf-8'), text)
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise ValueError(
-            f'no skeleton {text!r}: neither a file nor a shipped one; {closest(text, shipped_skeletons())}'
-        )
-    try:
-        return _parse(path.read_text('utf-8'), text)
-    except UnicodeDecodeError:
-        raise ValueError(f'{path}: not a text file') from None
+    found = find_yaml(name_or_path, 'skeletons')
+    if found is None:
+        hint = closest(str(name_or_path), shipped_skeletons())
+        raise ValueError(f'no skeleton {str(name_or_path)!r}: neither a file nor a shipped one; {hint}')
+    return _parse(*found)
 
 
 def _parse(text: str, where: str) -> Skeleton:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        at = f', line {mark.line + 1}' if mark else ''
-        raise ValueError(f'{where}{at}: not valid YAML ({getattr(error, "problem", error)})') from None
-    if not isinstance(data, dict):
-        raise ValueError(f'{where}: a skeleton is a mapping with the key rows, not {data!r}')
+    data = read_mapping(text, where, 'a skeleton is a mapping with the key rows')
     rows, every_row = data.pop('rows', None), data.pop('every_row', {})
     if not isinstance(rows, list) or not rows:
         raise ValueError(f'{where}: rows must be a list of at least one row')
@@ -298,7 +284,7 @@ def _parse(text: str, where: str) -> Skeleton:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f'{where}, row {number}: a row is a mapping, not {row!r}')
-        parsed.append(_parse_row({**every_row, **row}, f'{where}, row {number}'))
+        parsed.append(_parse_row(every_row, row, f'{where}, row {number}'))
     skeleton = Skeleton(**data, rows=tuple(parsed))
     for index, row in enumerate(skeleton.rows):
         if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
@@ -309,8 +295,15 @@ def _parse(text: str, where: str) -> Skeleton:
     return skeleton
 
 
-def _parse_row(data: dict, where: str) -> Row:
+def _parse_row(every_row: dict, own: dict, where: str) -> Row:
+    data = {**every_row, **own}
     _check_keys(data, _ROW_RULES, Row, where)
+    for key in _idle(data.get('presence'), data.get('lightnl', ABSENT)):
+        # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
+        if isinstance(own.get(key), list):
+            raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')
+        if isinstance(data.get(key), list) and data[key]:
+            data[key] = data[key][0]
     row = {}
     for key, value in data.items():
         candidates = value if isinstance(value, list) else [value]
