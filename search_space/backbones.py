@@ -64,9 +64,10 @@ def point_label(point: str, key: str) -> str:
 class BackboneSpace(ModelSpace):
     """A torchvision classification network with LightNL offered after named modules of it.
 
-    At each point there are the choices that a row of a skeleton has: insertion (``layer1/0/lightnl`` at
-    ``layer1.0``), channel ratio (``layer1/0/lightnl_ratio``) and spatial stride (``layer1/0/lightnl_stride``). A fresh LightNL is the identity, so
-    with :meth:`load_backbone` every network of the space starts from what the plain one has learned.
+    At each point there are the choices that a row of a skeleton has: insertion (``layer1/0/lightnl`` at the point
+    ``layer1.0``), channel ratio (``layer1/0/lightnl_ratio``) and spatial stride (``layer1/0/lightnl_stride``). A fresh
+    LightNL is the identity, so with :meth:`load_backbone` every network of the space starts from what the plain one has
+    learned.
 
     >>> space = BackboneSpace('resnet18', points=['layer1.1', 'layer2.1'])
     >>> network = space.freeze({label: candidates[0] for label, candidates in space.choices().items()})

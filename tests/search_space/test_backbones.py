@@ -141,7 +141,11 @@ def test_LightNL_after_the_bottlenecks_of_MobileNetV2_costs_what_the_paper_says(
     cost = space.cost()
     sample = dict.fromkeys(space.choices())
     for point in space.points:
-        sample |= {point_label(point, 'lightnl'): PRESENT, point_label(point, 'lightnl_ratio'): 0.25, point_label(point, 'lightnl_stride'): 1}
+        sample |= {
+            point_label(point, 'lightnl'): PRESENT,
+            point_label(point, 'lightnl_ratio'): 0.25,
+            point_label(point, 'lightnl_stride'): 1,
+        }
     plain = sample | {point_label(point, 'lightnl'): ABSENT for point in space.points}
     assert cost(sample) - cost(plain) == 16_483_208
 
@@ -180,7 +184,9 @@ def test_what_has_one_candidate_is_no_choice():
 
 @pytest.mark.parametrize('backbone', ['googlenet', 'densenet121', 'regnet_y_400mf', 'squeezenet1_1'])
 def test_other_backbones_take_points_too(backbone):
-    point = {'googlenet': 'inception3a', 'densenet121': 'features.transition1', 'squeezenet1_1': 'features.4'}.get(backbone)
+    point = {'googlenet': 'inception3a', 'densenet121': 'features.transition1', 'squeezenet1_1': 'features.4'}.get(
+        backbone
+    )
     space = BackboneSpace(backbone, points=point and [point], classes=10, input_size=96)
     network = space.freeze(sampled(space, lightnl=PRESENT))
     assert network.train()(torch.randn(2, 3, 96, 96)).shape == (2, 10)
