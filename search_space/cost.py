@@ -57,15 +57,23 @@ def row_params(row: Row, in_channels: int, size: int) -> int:
     return total
 
 
-def _outside_macs(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
-    """MACs of the stem, the head's convolution, the global pool and the linear layer."""
-    head = (skeleton.rows[-1].channels + 1) * skeleton.head_channels * head_in**2
-    return 27 * skeleton.stem_channels * stem_out**2 + head + skeleton.head_channels * skeleton.classes
+def stem_macs(skeleton: Skeleton, out: int) -> int:
+    """MACs of the stem, whose output is `out × out`."""
+    return 27 * skeleton.stem_channels * out**2
 
 
-def _outside_params(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
-    head = (skeleton.rows[-1].channels + 2) * skeleton.head_channels
-    return (27 + 2) * skeleton.stem_channels + head + (skeleton.head_channels + 1) * skeleton.classes
+def stem_params(skeleton: Skeleton) -> int:
+    return (27 + 2) * skeleton.stem_channels
+
+
+def head_macs(skeleton: Skeleton, size: int) -> int:
+    """MACs of the head's convolution on a `size × size` input, the global pool and the linear layer."""
+    return ((skeleton.rows[-1].channels + 1) * size**2 + skeleton.classes) * skeleton.head_channels
+
+
+def head_params(skeleton: Skeleton) -> int:
+    channels = skeleton.head_channels
+    return (skeleton.rows[-1].channels + 2) * channels + (channels + 1) * skeleton.classes
 
 
 @dataclass
@@ -123,12 +131,11 @@ class Cost:
             fixed: cost of what is outside the rows.
             input_size: side of the square input in pixels; the skeleton's own by default.
         """
-        shares, size = [], _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
+        shares, sizes = [], row_sizes(skeleton, input_size)
         for index, row in enumerate(skeleton.rows):
             keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
-            cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), size)
+            cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), sizes[index])
             shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
-            size = _downsampled(size, row.stride)
         return cls(shares, fixed)
 
     def _total(self, shares) -> float:
@@ -165,12 +172,12 @@ def _cost_of_chosen(row_cost: RowCost, row: Row, keys: list[str], in_channels: i
     return row_cost(dataclasses.replace(row, **chosen), in_channels, size)
 
 
-def _body_output(skeleton: Skeleton, input_size: int | None) -> tuple[int, int]:
-    stem_out = _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
-    head_in = stem_out
+def row_sizes(skeleton: Skeleton, input_size: int | None = None) -> list[int]:
+    """The side of each row's input, then that of the head's."""
+    sizes = [_downsampled(input_size or skeleton.input_size, skeleton.stem_stride)]
     for row in skeleton.rows:
-        head_in = _downsampled(head_in, row.stride)
-    return stem_out, head_in
+        sizes.append(_downsampled(sizes[-1], row.stride))
+    return sizes
 
 
 def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
@@ -179,9 +186,10 @@ def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
     Not counted: BN, activations, sums. These are the counting rules under which the paper's networks come out at the
     paper's FLOPs.
     """
-    return Cost.of_rows(skeleton, row_macs, _outside_macs(skeleton, *_body_output(skeleton, input_size)), input_size)
+    sizes = row_sizes(skeleton, input_size)
+    return Cost.of_rows(skeleton, row_macs, stem_macs(skeleton, sizes[0]) + head_macs(skeleton, sizes[-1]), input_size)
 
 
 def params(skeleton: Skeleton) -> Cost:
     """Trainable parameters."""
-    return Cost.of_rows(skeleton, row_params, _outside_params(skeleton, *_body_output(skeleton, None)))
+    return Cost.of_rows(skeleton, row_params, stem_params(skeleton) + head_params(skeleton))

@@ -16,6 +16,7 @@ __all__ = [
     'context_first',
     'lightnl_macs',
     'lightnl_product',
+    'non_local_macs',
     'product_macs',
 ]
 
@@ -40,6 +41,12 @@ def product_macs(channels: int, height: int, width: int, ratio: float, stride: i
 def lightnl_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> int:
     """MACs of a LightNL block: the cheaper product, and ``9·C·P`` of the depthwise convolution."""
     return min(product_macs(channels, height, width, ratio, stride)) + 9 * channels * height * width
+
+
+def non_local_macs(channels: int, height: int, width: int) -> int:
+    """MACs of a conventional non-local block: ``4·C²·P + 2·C·P²``."""
+    positions = height * width
+    return 4 * channels**2 * positions + 2 * channels * positions**2
 
 
 def _compact_features(x: Tensor, ratio: float, stride: int) -> tuple[Tensor, Tensor, Tensor]:
