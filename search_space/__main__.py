@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from .compare_nl import compare_nl, comparison_text
 from .describe import describe_network, describe_space, network_text, space_text
-from .lookup import look_up
+from .draw import draw
+from .lookup import look_up, look_up_network
 from .skeleton import load_skeleton, nni_search_space
 
 NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and sample'
@@ -66,6 +68,17 @@ def parser() -> argparse.ArgumentParser:
     _add_input_size(compare, '224')
     compare.add_argument('--json', action='store_true', help='print JSON: a list with block, macs and times_less')
 
+    picture = add(
+        'draw',
+        _draw,
+        'draw a network: its rows by resolution, kernels, expansions, squeeze-excite, and where LightNL sits',
+        'The colour of a block is its kernel, its height the expansion; a disc is LightNL, a ring one with a stride.',
+    )
+    picture.add_argument('name', help=NETWORK)
+    picture.add_argument('--out', required=True, metavar='FILE', help='where the picture goes: a .png or a .svg file')
+    picture.add_argument('--title', help='what stands over it; by default the name of the network or of its file')
+    _add_input_size(picture)
+
     choices = add('choices', _choices, "print a space's choices in NNI's search space format", 'For searchSpaceFile.')
     choices.add_argument('skeleton', help="a shipped skeleton's name, or the path of a YAML file like it")
     return top
@@ -83,6 +96,12 @@ def _describe(args) -> str:
 def _compare_nl(args) -> str:
     comparison = compare_nl(args.input_size)
     return json.dumps(comparison, indent=2) if args.json else comparison_text(comparison)
+
+
+def _draw(args) -> str:
+    skeleton, sample = look_up_network(args.name)
+    draw(skeleton, sample, args.title or Path(args.name).stem, args.out, args.input_size)
+    return f'wrote {args.out}'
 
 
 def _choices(args) -> str:

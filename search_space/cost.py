@@ -78,31 +78,42 @@ def head_params(skeleton: Skeleton) -> int:
 
 @dataclass
 class CostTable:
-    """One share of a cost, as a table over the choices that it depends on.
+    """One share of a cost: what each combination of the candidates of a few choices costs.
 
     Attributes:
-        labels: of those choices.
-        candidates: of each of them.
-        table: the cost of every combination, float64, one axis per label.
+        choices: label to candidates.
+        costs: values of those choices, in their order, to cost; the last one's value changes fastest.
     """
 
-    labels: list[str]
-    candidates: list[tuple]
-    table: Tensor
+    choices: dict[str, tuple]
+    costs: dict[tuple, float]
 
     @classmethod
     def of(cls, choices: dict[str, tuple], cost: Callable[..., float]) -> CostTable:
         """The table of ``cost``, a function of one value per choice, in the order of ``choices``."""
-        costs = [cost(*values) for values in itertools.product(*choices.values())]
-        shape = [len(candidates) for candidates in choices.values()]
-        return cls(list(choices), list(choices.values()), torch.tensor(costs, dtype=torch.float64).reshape(shape))
-
-    def __post_init__(self):
-        self._places = [{candidate: place for place, candidate in enumerate(axis)} for axis in self.candidates]
+        return cls(choices, {values: cost(*values) for values in itertools.product(*choices.values())})
 
     def __call__(self, sample: Sample) -> float:
-        places = (index[sample[name]] for name, index in zip(self.labels, self._places, strict=True))
-        return self.table[tuple(places)].item()
+        return self.costs[tuple(sample[label] for label in self.choices)]
+
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(candidates) for candidates in self.choices.values())
+
+
+class _Group:
+    """Shares of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
+
+    def __init__(self, shares: list[CostTable]):
+        self.labels = list(zip(*(share.choices for share in shares), strict=True))  # by axis, then by share
+        self.table = torch.tensor([list(share.costs.values()) for share in shares], dtype=torch.float64)
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost of the group's shares together, a scalar."""
+        cost, shares = self.table, len(self.table)
+        for labels in self.labels:
+            axis = torch.stack([weights[name] for name in labels]).to(torch.float64)
+            cost = torch.bmm(axis[:, None], cost.to(axis.device).reshape(shares, axis.shape[1], -1))
+        return cost.sum()
 
 
 class Cost:
@@ -110,16 +121,19 @@ class Cost:
 
     Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
     weights: ``fixed + Σ_shares Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
-    gates, it is the cost of that sample.
+    gates, it is the cost of that sample; under probabilities, independent ones, it is the mean over samples.
 
     Args:
         shares: the tables.
-        fixed: cost of what no choice changes. A cost that is counted has an int here, and its values are ints; one that
-            is measured, a float.
+        fixed: cost of what no choice changes.
     """
 
     def __init__(self, shares: list[CostTable], fixed: float):
         self.shares, self.fixed = shares, fixed
+        by_shape: dict[tuple, list[CostTable]] = {}
+        for share in shares:
+            by_shape.setdefault(share.shape(), []).append(share)
+        self._groups = [_Group(alike) for alike in by_shape.values()]
 
     @classmethod
     def of_rows(cls, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None) -> Cost:
@@ -138,33 +152,22 @@ class Cost:
             shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
         return cls(shares, fixed)
 
-    def _total(self, shares) -> float:
-        total = sum(shares, self.fixed)
-        return int(total) if isinstance(self.fixed, int) else total
-
     def __call__(self, sample: Sample) -> float:
-        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`)."""
-        return self._total(share(sample) for share in self.shares)
+        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
+        return self.fixed + sum(share(sample) for share in self.shares)
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest cost of a network of the space."""
-        low, high = ([reduce(share.table).item() for share in self.shares] for reduce in (torch.min, torch.max))
-        return self._total(low), self._total(high)
+        low, high = (sum(reduce(share.costs.values()) for share in self.shares) for reduce in (min, max))
+        return self.fixed + low, self.fixed + high
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
-        """The cost as a function of weights; a scalar, differentiable in them.
+        """The cost as a function of weights; a float64 scalar, differentiable in them.
 
         Args:
             weights: label to the weights of its candidates, `(candidates,)`, in the space's order.
         """
-        total = None
-        for share in self.shares:
-            cost = share.table
-            for name in share.labels:
-                axis = weights[name]
-                cost = torch.tensordot(axis, cost.to(axis), dims=1)
-            total = cost if total is None else total + cost
-        return total + self.fixed
+        return sum(group.expected(weights) for group in self._groups) + self.fixed
 
 
 def _cost_of_chosen(row_cost: RowCost, row: Row, keys: list[str], in_channels: int, size: int, *values) -> float:
