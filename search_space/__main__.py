@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
 from .compare_nl import compare_nl, comparison_text
+from .cost import Cost
 from .describe import describe_network, describe_space, network_text, space_text
 from .draw import draw
+from .latency import LatencyTable, latency_text, measure, predict
 from .lookup import look_up, look_up_network
-from .skeleton import load_skeleton, nni_search_space
+from .skeleton import Skeleton, load_skeleton, nni_search_space
+from .whole_file import check_writable
 
 NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and sample'
+SKELETON = 'a shipped skeleton, or the path of a YAML file like it'
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +35,12 @@ class _Parser(argparse.ArgumentParser):
 def _input_size(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 8192:
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of pixels from 1 to 8192')
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
     return int(text)
 
 
@@ -51,13 +66,16 @@ def parser() -> argparse.ArgumentParser:
         _describe,
         'print the rows, shapes, MACs and parameters of a network, or the choices and the size of a space',
     )
-    describe.add_argument('name', help=f'{NETWORK}; or a shipped skeleton, or the path of a YAML file like it')
+    describe.add_argument('name', help=f'{NETWORK}; or {SKELETON}')
     describe.add_argument('--space', action='store_true', help='describe the whole space that the network is of')
     _add_input_size(describe)
     describe.add_argument(
+        '--latency', metavar='FILE', help='say the milliseconds too, by a table that the command latency wrote'
+    )
+    describe.add_argument(
         '--json',
         action='store_true',
-        help='print JSON: macs and params are numbers for a network, and have the keys min and max for a space',
+        help='print JSON: macs and params (and latency_ms) are numbers for a network, min and max of a space',
     )
 
     compare = add(
@@ -79,18 +97,46 @@ def parser() -> argparse.ArgumentParser:
     picture.add_argument('--title', help='what stands over it; by default the name of the network or of its file')
     _add_input_size(picture)
 
+    latency = add(
+        'latency',
+        _latency,
+        'time every row variant of a space on the device at hand, and show how well their sum predicts networks',
+        'One thread is timed by its own busy time, which other programs do not add to; several by the clock on the '
+        'wall.',
+    )
+    latency.add_argument('skeleton', help=SKELETON)
+    latency.add_argument('--out', metavar='FILE', help='where the table goes, as JSON, for describe --latency')
+    _add_input_size(latency)
+    latency.add_argument('--runs', type=_count, default=20, help='timed runs of each, of which the median counts (20)')
+    latency.add_argument('--batch', type=_count, default=1, help='images at a time (1)')
+    latency.add_argument('--threads', type=_count, default=1, help="PyTorch's threads on the CPU (1)")
+    latency.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='what is timed (cpu)')
+    latency.add_argument(
+        '--networks', type=_count, default=30, help='random networks to test the prediction on, at least 2 (30)'
+    )
+    latency.add_argument('--seed', type=int, default=0, help='of the random networks (0)')
+
     choices = add('choices', _choices, "print a space's choices in NNI's search space format", 'For searchSpaceFile.')
-    choices.add_argument('skeleton', help="a shipped skeleton's name, or the path of a YAML file like it")
+    choices.add_argument('skeleton', help=SKELETON)
     return top
 
 
 def _describe(args) -> str:
     skeleton, sample = look_up(args.name)
+    latency = _load_latency(args.latency, skeleton, args.input_size) if args.latency else None
     if sample is None or args.space:
-        space = describe_space(skeleton, args.input_size)
+        space = describe_space(skeleton, args.input_size, latency)
         return json.dumps(space, indent=2) if args.json else space_text(space)
-    network = describe_network(skeleton, sample, args.input_size)
+    network = describe_network(skeleton, sample, args.input_size, latency)
     return json.dumps(network, indent=2) if args.json else network_text(network)
+
+
+def _load_latency(path: str, skeleton: Skeleton, input_size: int | None) -> Cost:
+    table = LatencyTable.load(path)
+    measured = table.conditions['input_size']
+    if measured != (input_size or skeleton.input_size):
+        raise ValueError(f'{path} was measured at {measured}×{measured}: give --input-size {measured} with it')
+    return table.cost(skeleton)
 
 
 def _compare_nl(args) -> str:
@@ -104,6 +150,37 @@ def _draw(args) -> str:
     return f'wrote {args.out}'
 
 
+def _latency(args) -> str:
+    skeleton = load_skeleton(args.skeleton)
+    if args.networks < 2:
+        raise ValueError('argument --networks: a prediction is tested on 2 networks at least')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('argument --device: PyTorch sees no CUDA device here; use cpu')
+    if args.out:
+        check_writable(args.out)  # before the minute that the measuring takes
+    torch.set_num_threads(args.threads)
+    table = measure(
+        skeleton,
+        args.input_size,
+        batch=args.batch,
+        runs=args.runs,
+        device=args.device,
+        progress=partial(tqdm, desc='row variants', leave=False),
+    )
+    if args.out:
+        table.save(args.out)
+    prediction = predict(
+        skeleton,
+        table,
+        args.networks,
+        seed=args.seed,
+        device=args.device,
+        progress=partial(tqdm, desc='networks', leave=False),
+    )
+    text = latency_text(table, table.cost(skeleton), prediction)
+    return f'{text}\nwrote {args.out}' if args.out else text
+
+
 def _choices(args) -> str:
     return json.dumps(nni_search_space(load_skeleton(args.skeleton).choices()), indent=2)
 
@@ -111,7 +188,9 @@ def _choices(args) -> str:
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        print(args.run(args))
+        print(args.run(args), flush=True)
+    except BrokenPipeError:  # whoever read the output has enough of it, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f'python -m search_space {args.command}: {error}', file=sys.stderr)
         return 2

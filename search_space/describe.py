@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .cost import (
+    Cost,
     head_macs,
     head_params,
     macs,
@@ -20,15 +21,19 @@ from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 __all__ = ['describe_network', 'describe_space', 'network_text', 'space_text']
 
 
-def describe_network(skeleton: Skeleton, sample: Sample, input_size: int | None = None) -> dict[str, Any]:
+def describe_network(
+    skeleton: Skeleton, sample: Sample, input_size: int | None = None, latency: Cost | None = None
+) -> dict[str, Any]:
     """A network as plain data, which JSON can hold.
 
     Args:
         skeleton, sample: the network.
         input_size: side of the square input in pixels; the skeleton's own by default.
+        latency: milliseconds, of the same skeleton.
 
     Returns:
-        ``kind`` (``network``), ``skeleton``, ``input_size``, ``classes``, ``macs``, ``params``, ``sample``, and
+        ``kind`` (``network``), ``skeleton``, ``input_size``, ``classes``, ``macs``, ``params``, ``sample``,
+        ``latency_ms`` where ``latency`` is given, and
         ``rows``: a dict for the stem, for each row and for the head, with ``name``, ``output`` (C, H, W), ``macs``,
         ``params``, and of a row ``presence``, ``expansion``, ``kernel``, ``stride``, ``se``, and ``lightnl``, None or
         its ``ratio`` and ``stride``. The head's output is its logits.
@@ -77,18 +82,20 @@ def describe_network(skeleton: Skeleton, sample: Sample, input_size: int | None 
         'classes': skeleton.classes,
         'macs': macs(skeleton, input_size)(sample),
         'params': params(skeleton)(sample),
+        **({'latency_ms': latency(skeleton.check_sample(sample))} if latency else {}),
         'sample': skeleton.check_sample(sample),
         'rows': rows,
     }
 
 
-def describe_space(skeleton: Skeleton, input_size: int | None = None) -> dict[str, Any]:
-    """A space as plain data, which JSON can hold.
+def describe_space(skeleton: Skeleton, input_size: int | None = None, latency: Cost | None = None) -> dict[str, Any]:
+    """A space as plain data, which JSON can hold; arguments as of :func:`describe_network`.
 
     Returns:
-        ``kind`` (``space``), ``skeleton``, ``input_size``, ``classes``, ``samples`` (how many there are), ``macs`` and
-        ``params``, each with ``min`` and ``max``, ``choices``, label to candidates, and ``rows``, a dict for each with
-        ``name``, ``output`` (C, H, W), ``stride``, ``fixed``, key to its one value, and ``choices``, key to candidates.
+        ``kind`` (``space``), ``skeleton``, ``input_size``, ``classes``, ``samples`` (how many there are), ``macs``,
+        ``params`` and ``latency_ms`` where it is given, each with ``min`` and ``max``, ``choices``, label to
+        candidates, and ``rows``, a dict for each with ``name``, ``output`` (C, H, W), ``stride``, ``fixed``, key to its
+        one value where it shows, and ``choices``, key to candidates.
     """
     sizes = row_sizes(skeleton, input_size)
     rows, idle = [], ('lightnl_ratio', 'lightnl_stride')
@@ -107,14 +114,14 @@ def describe_space(skeleton: Skeleton, input_size: int | None = None) -> dict[st
                 'choices': {key: values for key, values in candidates.items() if len(values) > 1},
             }
         )
-    costs = {'macs': macs(skeleton, input_size), 'params': params(skeleton)}
+    costs = {'macs': macs(skeleton, input_size), 'params': params(skeleton), 'latency_ms': latency}
     return {
         'kind': 'space',
         'skeleton': skeleton.name,
         'input_size': input_size or skeleton.input_size,
         'classes': skeleton.classes,
         'samples': skeleton.size(),
-        **{name: dict(zip(('min', 'max'), cost.range(), strict=True)) for name, cost in costs.items()},
+        **{name: dict(zip(('min', 'max'), cost.range(), strict=True)) for name, cost in costs.items() if cost},
         'choices': {label: list(candidates) for label, candidates in skeleton.choices().items()},
         'rows': rows,
     }
@@ -138,6 +145,8 @@ def network_text(network: dict[str, Any]) -> str:
         f'a network of {network["skeleton"]} at {network["input_size"]}×{network["input_size"]}: '
         f'{_millions(network["macs"], 2)} MACs, {_millions(network["params"], 3)} parameters'
     )
+    if 'latency_ms' in network:
+        title += f', {network["latency_ms"]:.3f} ms'
     return f'{title}\n\n{_table(lines)}'
 
 
@@ -151,13 +160,14 @@ def space_text(space: dict[str, Any]) -> str:
             f'{name}: {_millions(space[key]["min"], digits)} to {_millions(space[key]["max"], digits)}'
             for name, key, digits in (('MACs', 'macs', 2), ('parameters', 'params', 3))
         ),
-        '',
     ]
+    if 'latency_ms' in space:
+        lines.append(f'latency: {space["latency_ms"]["min"]:.3f} to {space["latency_ms"]["max"]:.3f} ms')
     rows = [('', 'output', 'stride', *Row.SEARCHED)]
     for row in space['rows']:
         columns = (_candidates(row['choices'].get(key, [row['fixed'].get(key, '-')])) for key in Row.SEARCHED)
         rows.append((row['name'], _shape(row['output']), row['stride'], *columns))
-    return '\n'.join([*lines, _table(rows)])
+    return '\n'.join([*lines, '', _table(rows)])
 
 
 def _candidates(values: list) -> str:
