@@ -115,7 +115,7 @@ class _Picture:
             self._write(x + 0.95, y, text, ha='left')
 
     def _write(self, x, y, text, size=8.0, colour=INK, ha='center', **kwargs) -> None:
-        self.axes.text(x, y, text, fontsize=size, color=colour, ha=ha, va='center', **kwargs)
+        self.axes.text(x, y, text, fontsize=size, color=colour, ha=ha, va='center', parse_math=False, **kwargs)
 
     def _box(self, x, y, width, height, facecolor, edgecolor='none', **style) -> None:
         from matplotlib.patches import FancyBboxPatch

@@ -111,7 +111,8 @@ class LatencyTable:
         Raises:
             ValueError: the table was not measured for this skeleton.
         """
-        outside, size = _outside(skeleton), self.conditions['input_size']
+        size = self.conditions['input_size']
+        outside = _outside(skeleton, size)
         if self.conditions['outside'] != outside:
             other = [key for key in outside if self.conditions['outside'].get(key) != outside[key]]
             raise ValueError(
@@ -131,9 +132,14 @@ class LatencyTable:
         return Cost.of_rows(skeleton, row_cost, self.stem_and_head, size)
 
 
-def _outside(skeleton: Skeleton) -> dict[str, Any]:
+def _outside(skeleton: Skeleton, input_size: int) -> dict[str, Any]:
+    """What the stem's and the head's latency depends on, and every row's through the activation."""
     keys = ('stem_channels', 'stem_stride', 'head_channels', 'classes', 'activation')
-    return {key: getattr(skeleton, key) for key in keys}
+    head_input = {
+        'last_row_channels': skeleton.rows[-1].channels,
+        'last_row_side': row_sizes(skeleton, input_size)[-1],
+    }
+    return {key: getattr(skeleton, key) for key in keys} | head_input
 
 
 def clock(device: str) -> str:
@@ -223,7 +229,7 @@ def measure(
     stem_and_head = rows.pop('stem') + rows.pop('head')
     conditions = {
         'skeleton': skeleton.name,
-        'outside': _outside(skeleton),
+        'outside': _outside(skeleton, input_size),
         'device': _device_name(device),
         'threads': torch.get_num_threads(),
         'clock': clock(device),
