@@ -69,9 +69,32 @@ def _outside_params(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
 
 @dataclass
 class _RowTable:
+    """Costs of one row: the labels of its choices, and the cost of each combination of their candidates."""
+
     labels: list[str]
-    index: list[dict]  # per label: candidate to its place along that axis of the table
-    table: Tensor  # float64, one axis per label
+    costs: dict[tuple, float]
+
+
+@dataclass
+class _RowGroup:
+    """Rows with as many candidates for the same choices, as one table, so that :meth:`Cost.expected` has few steps.
+
+    Attributes:
+        labels: by choice, then by row.
+        table: float64, `(rows, combinations of candidates)`, the last choice's changing fastest.
+    """
+
+    labels: list[list[str]]
+    table: Tensor
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost of the group's rows together, a scalar."""
+        rows = len(self.table)
+        cost = self.table
+        for labels in self.labels:
+            axis = torch.stack([weights[name] for name in labels]).to(torch.float64)
+            cost = torch.bmm(axis[:, None], cost.to(axis.device).reshape(rows, axis.shape[1], -1))
+        return cost.sum()
 
 
 class Cost:
@@ -79,7 +102,7 @@ class Cost:
 
     Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
     weights: ``fixed + Σ_rows Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
-    gates, it is the cost of that sample.
+    gates, it is the cost of that sample; under probabilities, independent ones, it is the mean over samples.
 
     Args:
         skeleton: the space.
@@ -91,46 +114,44 @@ class Cost:
     def __init__(self, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None):
         self.skeleton, self.fixed = skeleton, fixed
         self._rows: list[_RowTable] = []
+        groups: dict[tuple, list[_RowTable]] = {}
         size = _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
         for index, row in enumerate(skeleton.rows):
             keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
             axes = [row.candidates(key) for key in keys]
-            costs = [
-                row_cost(_fixed_row(row, dict(zip(keys, values, strict=True))), skeleton.in_channels(index), size)
+            costs = {
+                values: row_cost(
+                    _fixed_row(row, dict(zip(keys, values, strict=True))), skeleton.in_channels(index), size
+                )
                 for values in itertools.product(*axes)
-            ]
-            table = torch.tensor(costs, dtype=torch.float64).reshape([len(axis) for axis in axes])
-            places = [{candidate: place for place, candidate in enumerate(axis)} for axis in axes]
-            self._rows.append(_RowTable([label(index, key) for key in keys], places, table))
+            }
+            self._rows.append(_RowTable([label(index, key) for key in keys], costs))
+            groups.setdefault(tuple(zip(keys, map(len, axes), strict=True)), []).append(self._rows[-1])
             size = _downsampled(size, row.stride)
+        self._groups = [
+            _RowGroup(
+                [list(labels) for labels in zip(*(row.labels for row in rows), strict=True)],
+                torch.tensor([list(row.costs.values()) for row in rows], dtype=torch.float64),
+            )
+            for rows in groups.values()
+        ]
 
-    def __call__(self, sample: Sample) -> int:
-        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`)."""
-        total = self.fixed
-        for row in self._rows:
-            places = tuple(index[sample[name]] for name, index in zip(row.labels, row.index, strict=True))
-            total += row.table[places].item()
-        return int(total)
+    def __call__(self, sample: Sample) -> float:
+        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
+        return self.fixed + sum(row.costs[tuple(sample[name] for name in row.labels)] for row in self._rows)
 
-    def range(self) -> tuple[int, int]:
+    def range(self) -> tuple[float, float]:
         """The smallest and the largest cost of a network of the space."""
-        low, high = ([reduce(row.table).item() for row in self._rows] for reduce in (torch.min, torch.max))
-        return int(self.fixed + sum(low)), int(self.fixed + sum(high))
+        low, high = (sum(reduce(row.costs.values()) for row in self._rows) for reduce in (min, max))
+        return self.fixed + low, self.fixed + high
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
-        """The cost as a function of weights; a scalar, differentiable in them.
+        """The cost as a function of weights; a float64 scalar, differentiable in them.
 
         Args:
             weights: label to the weights of its candidates, `(candidates,)`, in the skeleton's order.
         """
-        total = None
-        for row in self._rows:
-            cost = row.table
-            for name in row.labels:
-                axis = weights[name]
-                cost = torch.tensordot(axis, cost.to(axis), dims=1)
-            total = cost if total is None else total + cost
-        return total + self.fixed
+        return sum(group.expected(weights) for group in self._groups) + self.fixed
 
 
 def _fixed_row(row: Row, chosen: dict) -> Row:

@@ -86,8 +86,8 @@ class MixedLightNL(MixedOperation, LightNL):
 class MixedSqueezeExcite(MixedOperation, SqueezeExcite):
     """Squeeze-excite with its ratio, its channels (which follow the expansion ratio) or both searched.
 
-    Hidden channels and channels are nested prefixes. Under weights the result is ``Σ_r w_r · SE_r(x)``; channels beyond
-    a narrower expansion arrive already weighted, and need nothing more.
+    Hidden channels and channels are nested prefixes. Under weights the result is ``Σ_r w_r · SE_r(x)``, the mean that
+    it squeezes weighted by how much of each channel the expansion ratios leave: BN has undone that weight in ``x``.
     """
 
     bound_type = MutableSqueezeExcite
@@ -108,16 +108,19 @@ class MixedSqueezeExcite(MixedOperation, SqueezeExcite):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        ratios = _as_weights(self.forward_argument('ratio'))
-        z = 0
-        for ratio, weight in ratios.items():
-            z = z + weight * self._squeeze_excite(x, ratio)
-        return z
+        channels, ratio = (self.forward_argument(name) for name in self.argument_list)
+        ratios = _as_weights(ratio)
+        mean = x.mean((2, 3), keepdim=True) if any(ratios) else None
+        if mean is not None and isinstance(channels, dict):
+            mean = mean * prefix_mask(channels, mean)[:, None, None]
+        scale = sum(weight * self._scale(mean, ratio) for ratio, weight in ratios.items())
+        return x * scale
 
-    def _squeeze_excite(self, x: Tensor, ratio: float) -> Tensor:
+    def _scale(self, mean: Tensor, ratio: float) -> Tensor | float:
+        """What ``x`` is multiplied by at one ratio, `(N, C, 1, 1)`; ``mean`` is `(N, C, 1, 1)`."""
         if not ratio:
-            return x
-        weights = self.freeze_weight(x.shape[1], self.init_arguments['in_channels'], ratio)
-        squeezed = nn.functional.conv2d(x.mean((2, 3), keepdim=True), weights['reduce.weight'], weights['reduce.bias'])
+            return 1.0
+        weights = self.freeze_weight(mean.shape[1], self.init_arguments['in_channels'], ratio)
+        squeezed = nn.functional.conv2d(mean, weights['reduce.weight'], weights['reduce.bias'])
         scale = nn.functional.conv2d(nn.functional.silu(squeezed), weights['expand.weight'], weights['expand.bias'])
-        return x * torch.sigmoid(scale)
+        return torch.sigmoid(scale)
