@@ -6,13 +6,20 @@ NNI gives each searched argument either as one value (a sampled path) or as a di
 from __future__ import annotations
 
 import torch
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
 from .lightnl import LightNL, compact_channels, lightnl_product
 from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite, squeeze_channels
 
-__all__ = ['MixedLightNL', 'MixedSqueezeExcite', 'mixed_contexts', 'mixed_product', 'prefix_mask']
+__all__ = [
+    'MixedBiaslessConv2d',
+    'MixedLightNL',
+    'MixedSqueezeExcite',
+    'mixed_contexts',
+    'mixed_product',
+    'prefix_mask',
+]
 
 Weights = dict  # candidate to its weight, a number or a scalar tensor
 
@@ -55,6 +62,14 @@ def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strid
 
 def _as_weights(argument) -> Weights:
     return argument if isinstance(argument, dict) else {argument: 1.0}
+
+
+class MixedBiaslessConv2d(MixedConv2d):
+    """NNI's mixed convolution, which cannot be frozen where it has no bias: its weights then say ``bias: None``."""
+
+    def freeze_weight(self, *args, **kwargs):
+        weights = super().freeze_weight(*args, **kwargs)
+        return {name: value for name, value in weights.items() if value is not None}
 
 
 class MixedLightNL(MixedOperation, LightNL):
