@@ -24,7 +24,7 @@ from nni.nas.strategy import (
     RegularizedEvolution,
 )
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from search_space import LightNLSpace, load_skeleton, params
 
@@ -56,6 +56,11 @@ def number_of_parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
+def batches_of(source):
+    """NNI's ENAS takes batches and where they are from; Lightning 2.6 does not say where."""
+    return lambda items: (default_collate(items), source)
+
+
 def evaluator(name, skeleton):
     if name in MULTI_TRIAL:
         return FunctionalEvaluator(lambda network: nni.report_final_result(-number_of_parameters(network)))
@@ -63,8 +68,8 @@ def evaluator(name, skeleton):
     data = TensorDataset(images, torch.arange(2) % skeleton.classes)
     return Classification(
         num_classes=skeleton.classes,
-        train_dataloaders=DataLoader(data, batch_size=2),
-        val_dataloaders=DataLoader(data, batch_size=2),
+        train_dataloaders=DataLoader(data, batch_size=2, collate_fn=batches_of('train') if name == 'ENAS' else None),
+        val_dataloaders=DataLoader(data, batch_size=2, collate_fn=batches_of('val') if name == 'ENAS' else None),
         max_epochs=1,
         accelerator='cpu',
         logger=False,
