@@ -5,7 +5,8 @@ import warnings
 with warnings.catch_warnings():
     # NNI 3.0 warns of every class of torch.nn that is younger than itself. Nothing here uses those.
     warnings.filterwarnings('ignore', message='.*is found to be not a nn.Module', category=RuntimeWarning)
-    import nni.nas.nn.pytorch  # noqa: F401
+    import nni.nas.nn.pytorch
+    import nni.nas.strategy  # noqa: F401 - before nni.nas.oneshot, which would leave it without its one-shot strategies
 
 from .backbones import BackboneSpace
 from .cost import Cost, macs, params

@@ -125,7 +125,7 @@ class LightNL(nn.Module):
             raise ValueError(f'LightNL: ratio must be in (0, 1], not {ratio!r}')
         if stride < 1 or stride != int(stride):
             raise ValueError(f'LightNL: stride must be a whole number of at least 1, not {stride!r}')
-        self.channels, self.ratio, self.stride = channels, ratio, stride
+        self.channels, self.ratio, self.stride = channels, ratio, int(stride)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.bn = nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
         nn.init.zeros_(self.bn.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .skeleton import Sample, Skeleton, closest, load_skeleton
@@ -48,7 +49,7 @@ def load_network(name_or_path: str | Path) -> tuple[Skeleton, Sample]:
         raise ValueError(f'{where}: sample must be a mapping of labels to candidates, not {data["sample"]!r}')
     beside = Path(name_or_path).parent / data['skeleton']
     try:
-        skeleton = load_skeleton(beside if beside.is_file() else data['skeleton'])
+        skeleton = load_skeleton(beside if os.path.isfile(beside) else data['skeleton'])
         return skeleton, skeleton.check_sample(data['sample'])
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from None

@@ -209,10 +209,10 @@ class LightNLSpace(ModelSpace):
         return macs(self.skeleton)
 
     def extra_oneshot_hooks(self, strategy) -> list:
-        """Lets NNI's own one-shot strategies search LightNL's and squeeze-excite's choices."""
-        from .mixed import MixedLightNL, MixedSqueezeExcite
+        """Lets NNI's own one-shot strategies search the choices of LightNL, squeeze-excite and the convolutions."""
+        from .mixed import MixedBiaslessConv2d, MixedLightNL, MixedSqueezeExcite
 
-        return [MixedLightNL.mutate, MixedSqueezeExcite.mutate]
+        return [MixedLightNL.mutate, MixedSqueezeExcite.mutate, MixedBiaslessConv2d.mutate]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.head(self.rows(self.stem(x))))

@@ -21,10 +21,13 @@ Sample = dict[str, Any]
 
 
 def closest(name: str, names) -> str:
-    """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or all of them."""
+    """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or else what there is."""
     names = [str(n) for n in names]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f'did you mean {near[0]!r}?' if near else f'known: {", ".join(names)}'
+    if near:
+        return f'did you mean {near[0]!r}?'
+    shown = names if len(names) <= 10 else [*names[:3], '...', names[-1]]
+    return f'known: {", ".join(shown)}'
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,9 @@ def label(index: int, key: str) -> str:
 
 
 def _same(candidate, value) -> bool:
-    if isinstance(value, bool) or isinstance(candidate, str):
+    if isinstance(value, bool):  # True == 1, but nobody means it
+        return False
+    if isinstance(candidate, str):
         return candidate == value
     try:
         return float(value) == candidate
@@ -272,19 +277,18 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
 
 def _parse(text: str, where: str) -> Skeleton:
     data = read_mapping(text, where, 'a skeleton is a mapping with the key rows')
+    _check_keys(data, [*_SKELETON_RULES, 'every_row', 'rows'], where)
     rows, every_row = data.pop('rows', None), data.pop('every_row', {})
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f'{where}: rows must be a list of at least one row')
-    if not isinstance(every_row, dict):
-        raise ValueError(f'{where}: every_row must be a mapping of row keys, not {every_row!r}')
-    _check_keys(data, _SKELETON_RULES, Skeleton, where)
+    _check_complete(data, Skeleton, _SKELETON_RULES, where)
     for key, value in data.items():
         _check_value(value, _SKELETON_RULES[key], f'{where}: {key}')
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f'{where}: rows must be a list of at least one row, not {rows!r}')
+    every_row = _parse_values(every_row, f'{where}, every_row')
     parsed = []
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f'{where}, row {number}: a row is a mapping, not {row!r}')
-        parsed.append(_parse_row(every_row, row, f'{where}, row {number}'))
+        at = f'{where}, row {number}'
+        parsed.append(_row(every_row, _parse_values(row, at), at))
     skeleton = Skeleton(**data, rows=tuple(parsed))
     for index, row in enumerate(skeleton.rows):
         if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
@@ -295,36 +299,47 @@ def _parse(text: str, where: str) -> Skeleton:
     return skeleton
 
 
-def _parse_row(every_row: dict, own: dict, where: str) -> Row:
-    data = {**every_row, **own}
-    _check_keys(data, _ROW_RULES, Row, where)
-    for key in _idle(data.get('presence'), data.get('lightnl', ABSENT)):
-        # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
-        if isinstance(own.get(key), list):
-            raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')
-        if isinstance(data.get(key), list) and data[key]:
-            data[key] = data[key][0]
-    row = {}
+def _parse_values(data: Any, where: str) -> dict[str, Any]:
+    """What one row, or ``every_row``, says: key to its one value, or to a tuple of candidates."""
+    if not isinstance(data, dict):
+        raise ValueError(f'{where} must be a mapping of row keys, not {data!r}')
+    _check_keys(data, _ROW_RULES, where)
+    values = {}
     for key, value in data.items():
-        candidates = value if isinstance(value, list) else [value]
         if isinstance(value, list) and key not in Row.SEARCHED:
             raise ValueError(f'{where}: {key} is not searched, it takes one value, not {value!r}')
+        candidates = value if isinstance(value, list) else [value]
         if not candidates:
             raise ValueError(f'{where}: {key} needs at least one candidate')
         for candidate in candidates:
             _check_value(candidate, _ROW_RULES[key], f'{where}: {key}')
         if len(set(candidates)) < len(candidates):
             raise ValueError(f'{where}: {key} has a candidate twice: {value!r}')
-        row[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
-    if isinstance(row.get('expansion'), tuple) and 1 in row['expansion']:
-        raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
-    return Row(**row)
+        if key == 'expansion' and len(candidates) > 1 and 1 in candidates:
+            raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
+        values[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
+    return values
 
 
-def _check_keys(data: dict, rules: dict, cls: type, where: str) -> None:
+def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
+    values = {**every_row, **own}
+    _check_complete(values, Row, _ROW_RULES, where)
+    for key in _idle(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
+        # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
+        if isinstance(own.get(key), tuple):
+            raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')
+        if isinstance(values.get(key), tuple):
+            values[key] = values[key][0]
+    return Row(**values)
+
+
+def _check_keys(data: dict, known, where: str) -> None:
     for key in data:
-        if key not in rules:
-            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, rules)}')
+        if key not in known:
+            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, known)}')
+
+
+def _check_complete(data: dict, cls: type, rules: dict, where: str) -> None:
     for field in dataclasses.fields(cls):
         if field.default is dataclasses.MISSING and field.name in rules and field.name not in data:
             raise ValueError(f'{where}: {field.name} is missing; it takes {rules[field.name][1]}')
@@ -332,5 +347,5 @@ def _check_keys(data: dict, rules: dict, cls: type, where: str) -> None:
 
 def _check_value(value, rule, where: str) -> None:
     valid, what = rule
-    if isinstance(value, list | dict) or not valid(value):
+    if isinstance(value, list | dict | set) or not valid(value):
         raise ValueError(f'{where} must be {what}, not {value!r}')

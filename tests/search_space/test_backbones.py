@@ -9,9 +9,8 @@ import torchvision
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import LayerChoice
-from nni.nas.oneshot.pytorch.strategy import DARTS
 from nni.nas.space import RawFormatModelSpace, model_context
-from nni.nas.strategy import Random
+from nni.nas.strategy import DARTS, Random
 from torch import nn
 
 from search_space import ABSENT, PRESENT, BackboneSpace, LightNL
