@@ -27,7 +27,7 @@ TRACKS = {'LightNL': 3.55, 'block': 1.75, 'squeeze-excite': 0.2, 'channels': -0.
 BLOCK_HEIGHT = 2.3
 """Of the largest expansion."""
 
-MIN_COLUMNS = 12
+MIN_COLUMNS = 10
 """A shorter network's picture is as wide as this, for the legend's sake."""
 
 
@@ -190,26 +190,29 @@ class _Picture:
         self._box(x - 0.39 * (1 - ratio), y, 0.78 * ratio, 0.2, facecolor=SQUEEZE)
 
     def _legend_places(self) -> list[tuple]:
-        """What each key of the legend is painted by, where, and what it says; a new line where one is full."""
-        keys: list[tuple] = []
+        """What each key of the legend is painted by, where, and what it says; LightNL's are on lines of their own."""
+        blocks: list[tuple] = []
         for kernel in self.kernels:
             colour = self._kernel_colour(kernel)
-            keys.append((partial(self._box, width=0.5, height=0.34, facecolor=colour), f'kernel {kernel}×{kernel}'))
+            blocks.append((partial(self._box, width=0.5, height=0.34, facecolor=colour), f'kernel {kernel}×{kernel}'))
         for expansion in self.expansions:
             height = 0.7 * self._height(expansion) / BLOCK_HEIGHT
-            keys.append((partial(self._box, width=0.3, height=height, facecolor=OUTSIDE), f'expansion {expansion}'))
-        for ratio, stride in self.lightnl:
-            block = {'ratio': ratio, 'stride': stride}
-            keys.append((partial(self._lightnl, block=block), f'LightNL, ratio {ratio}, stride {stride}'))
+            blocks.append((partial(self._box, width=0.3, height=height, facecolor=OUTSIDE), f'expansion {expansion}'))
         for ratio in self.squeezes:
-            keys.append((partial(self._squeeze, ratio=ratio), f'squeeze-excite {ratio}'))
+            blocks.append((partial(self._squeeze, ratio=ratio), f'squeeze-excite {ratio}'))
         if any(row.get('presence') == ABSENT for row in self.rows):
-            keys.append((partial(self._absent, width=0.5, height=0.34), 'absent row'))
-        x, y, places = self.left + 0.15, -2.0, []
-        for key, text in keys:
-            width = 1.4 + 0.108 * len(text)
-            if x + width > self.right and places:
-                x, y = self.left + 0.15, y - 0.85
-            places.append((x, y, key, text))
-            x += width
+            blocks.append((partial(self._absent, width=0.5, height=0.34), 'absent row'))
+        lightnl = [
+            (partial(self._lightnl, block={'ratio': r, 'stride': s}), f'LightNL, ratio {r}, stride {s}')
+            for r, s in self.lightnl
+        ]
+        start, y, places = self.left + 0.15, -1.15, []
+        for keys in filter(None, (blocks, lightnl)):
+            x, y = start, y - 0.85
+            for key, text in keys:
+                width = 1.4 + 0.108 * len(text)
+                if x + width > self.right and x > start:
+                    x, y = start, y - 0.85
+                places.append((x, y, key, text))
+                x += width
         return places

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from search_space import load_network, load_skeleton
+from search_space import Row, Skeleton, load_network, load_skeleton
 from search_space.__main__ import main
 from search_space.draw import INK, KERNEL_COLOURS, LIGHTNL, SQUEEZE, draw
 
@@ -73,6 +73,12 @@ def test_a_short_network_is_drawn_too(tmp_path):
     sample = {label: candidates[-1] for label, candidates in skeleton.choices().items()}
     draw(skeleton, sample, 'short', tmp_path / 'short.svg')
     assert (tmp_path / 'short.svg').read_text().count(f'stroke: {LIGHTNL}') == len(skeleton.rows) + 1
+
+
+def test_a_network_without_any_row_is_drawn_as_absent_ones(tmp_path):
+    skeleton = Skeleton('none', 32, 10, 8, 1, 16, (Row(8, presence=('absent', 'present')),) * 2)
+    draw(skeleton, dict.fromkeys(skeleton.choices(), 'absent'), 'none', tmp_path / 'none.svg')
+    assert (tmp_path / 'none.svg').read_text().count('stroke-dasharray') == 3  # two rows and the legend's
 
 
 def test_a_title_is_taken_as_it_is_written(tmp_path):
