@@ -43,6 +43,7 @@ run_experiment() {
   trap 'nnictl stop "$id" > /dev/null' EXIT
   echo "Experiment $id; its web UI: http://127.0.0.1:$port/$prefix/"
   python -m analysis table "$id" --wait
+  echo "Its web UI again: $PWD/.venv/bin/nnictl view $id --port $port   (without the prefix; see Safety in README.md)"
 }
 
 case ${1:-experiment.yaml} in

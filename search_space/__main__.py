@@ -1,30 +1,199 @@
-"""``python -m search_space choices``: a space's choices in NNI's search space format."""
+"""``python -m search_space``: look at networks and spaces, and at what they cost."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from functools import partial
+from pathlib import Path
 
-from .skeleton import load_skeleton, nni_search_space
+import torch
+from tqdm import tqdm
+
+from .compare_nl import compare_nl, comparison_text
+from .cost import Cost
+from .describe import describe_network, describe_space, network_text, space_text
+from .draw import draw
+from .latency import LatencyTable, latency_text, measure, predict
+from .lookup import look_up, look_up_network
+from .skeleton import Skeleton, load_skeleton, nni_search_space
+from .whole_file import check_writable
+
+NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and sample'
+SKELETON = 'a shipped skeleton, or the path of a YAML file like it'
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how it is used, ``--help`` says."""
+
+    def error(self, message: str):
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def _input_size(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of pixels from 1 to 8192')
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
+    return int(text)
+
+
+def _add_input_size(command: argparse.ArgumentParser, default: str = "the skeleton's own") -> None:
+    command.add_argument(
+        '--input-size', type=_input_size, metavar='PIXELS', help=f'side of the square input; by default {default}'
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog='python -m search_space', description='Look at networks and spaces.')
+    commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    def add(name: str, run, summary: str, details: str = '') -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=f'{summary[0].upper()}{summary[1:]}. {details}'.strip()
+        )
+        command.set_defaults(run=run)
+        return command
+
+    describe = add(
+        'describe',
+        _describe,
+        'print the rows, shapes, MACs and parameters of a network, or the choices and the size of a space',
+    )
+    describe.add_argument('name', help=f'{NETWORK}; or {SKELETON}')
+    describe.add_argument('--space', action='store_true', help='describe the whole space that the network is of')
+    _add_input_size(describe)
+    describe.add_argument(
+        '--latency', metavar='FILE', help='say the milliseconds too, by a table that the command latency wrote'
+    )
+    describe.add_argument(
+        '--json',
+        action='store_true',
+        help='print JSON: macs and params (and latency_ms) are numbers for a network, min and max of a space',
+    )
+
+    compare = add(
+        'compare-nl',
+        _compare_nl,
+        'print what a non-local block after each of the 17 bottlenecks of MobileNetV2 costs, conventional and LightNL',
+    )
+    _add_input_size(compare, '224')
+    compare.add_argument('--json', action='store_true', help='print JSON: a list with block, macs and times_less')
+
+    picture = add(
+        'draw',
+        _draw,
+        'draw a network: its rows by resolution, kernels, expansions, squeeze-excite, and where LightNL sits',
+        'The colour of a block is its kernel, its height the expansion; a disc is LightNL, a ring one with a stride.',
+    )
+    picture.add_argument('name', help=NETWORK)
+    picture.add_argument('--out', required=True, metavar='FILE', help='where the picture goes: a .png or a .svg file')
+    picture.add_argument('--title', help='what stands over it; by default the name of the network or of its file')
+    _add_input_size(picture)
+
+    latency = add(
+        'latency',
+        _latency,
+        'time every row variant of a space on the device at hand, and show how well their sum predicts networks',
+        'One thread is timed by its own busy time, which other programs do not add to; several by the clock on the '
+        'wall.',
+    )
+    latency.add_argument('skeleton', help=SKELETON)
+    latency.add_argument('--out', metavar='FILE', help='where the table goes, as JSON, for describe --latency')
+    _add_input_size(latency)
+    latency.add_argument('--runs', type=_count, default=20, help='timed runs of each, of which the median counts (20)')
+    latency.add_argument('--batch', type=_count, default=1, help='images at a time (1)')
+    latency.add_argument('--threads', type=_count, default=1, help="PyTorch's threads on the CPU (1)")
+    latency.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='what is timed (cpu)')
+    latency.add_argument(
+        '--networks', type=_count, default=30, help='random networks to test the prediction on, at least 2 (30)'
+    )
+    latency.add_argument('--seed', type=int, default=0, help='of the random networks (0)')
+
+    choices = add('choices', _choices, "print a space's choices in NNI's search space format", 'For searchSpaceFile.')
+    choices.add_argument('skeleton', help=SKELETON)
+    return top
+
+
+def _describe(args) -> str:
+    skeleton, sample = look_up(args.name)
+    latency = _load_latency(args.latency, skeleton, args.input_size) if args.latency else None
+    if sample is None or args.space:
+        space = describe_space(skeleton, args.input_size, latency)
+        return json.dumps(space, indent=2) if args.json else space_text(space)
+    network = describe_network(skeleton, sample, args.input_size, latency)
+    return json.dumps(network, indent=2) if args.json else network_text(network)
+
+
+def _load_latency(path: str, skeleton: Skeleton, input_size: int | None) -> Cost:
+    table = LatencyTable.load(path)
+    measured = table.conditions['input_size']
+    if measured != (input_size or skeleton.input_size):
+        raise ValueError(f'{path} was measured at {measured}×{measured}: give --input-size {measured} with it')
+    return table.cost(skeleton)
+
+
+def _compare_nl(args) -> str:
+    comparison = compare_nl(args.input_size)
+    return json.dumps(comparison, indent=2) if args.json else comparison_text(comparison)
+
+
+def _draw(args) -> str:
+    skeleton, sample = look_up_network(args.name)
+    draw(skeleton, sample, args.title or Path(args.name).stem, args.out, args.input_size)
+    return f'wrote {args.out}'
+
+
+def _latency(args) -> str:
+    skeleton = load_skeleton(args.skeleton)
+    if args.networks < 2:
+        raise ValueError('argument --networks: a prediction is tested on 2 networks at least')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('argument --device: PyTorch sees no CUDA device here; use cpu')
+    if args.out:
+        check_writable(args.out)  # before the minute that the measuring takes
+    torch.set_num_threads(args.threads)
+    table = measure(
+        skeleton,
+        args.input_size,
+        batch=args.batch,
+        runs=args.runs,
+        device=args.device,
+        progress=partial(tqdm, desc='row variants', leave=False),
+    )
+    if args.out:
+        table.save(args.out)
+    prediction = predict(
+        skeleton,
+        table,
+        args.networks,
+        seed=args.seed,
+        device=args.device,
+        progress=partial(tqdm, desc='networks', leave=False),
+    )
+    text = latency_text(table, table.cost(skeleton), prediction)
+    return f'{text}\nwrote {args.out}' if args.out else text
+
+
+def _choices(args) -> str:
+    return json.dumps(nni_search_space(load_skeleton(args.skeleton).choices()), indent=2)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m search_space', description='Look at a model space.')
-    commands = parser.add_subparsers(dest='command', required=True)
-    choices = commands.add_parser(
-        'choices',
-        help="print a space's choices in NNI's search space format",
-        description="Print a space's choices in NNI's search space format, for searchSpaceFile.",
-    )
-    choices.add_argument('skeleton', help="a shipped skeleton's name, or the path of a YAML file like it")
-    args = parser.parse_args(arguments)
+    args = parser().parse_args(arguments)
     try:
-        skeleton = load_skeleton(args.skeleton)
-    except ValueError as error:
-        print(f'python -m search_space: {error}', file=sys.stderr)
+        print(args.run(args), flush=True)
+    except BrokenPipeError:  # whoever read the output has enough of it, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(f'python -m search_space {args.command}: {error}', file=sys.stderr)
         return 2
-    print(json.dumps(nni_search_space(skeleton.choices()), indent=2))
     return 0
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .lightnl import product_macs
+from .lightnl import lightnl_macs
 from .network import squeeze_channels
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
 
-__all__ = ['Cost', 'macs', 'params']
+__all__ = ['Cost', 'CostTable', 'macs', 'params']
 
 RowCost = Callable[[Row, int, int], float]
 """Cost of a row with nothing left to choose, given its input channels and the side of its input."""
@@ -36,8 +38,7 @@ def row_macs(row: Row, in_channels: int, size: int) -> int:
         total += hidden * out**2 + 2 * hidden * squeezed
     total += hidden * row.channels * out**2
     if row.lightnl == PRESENT:
-        total += min(product_macs(row.channels, out, out, row.lightnl_ratio, row.lightnl_stride))
-        total += 9 * row.channels * out**2
+        total += lightnl_macs(row.channels, out, out, row.lightnl_ratio, row.lightnl_stride)
     return total
 
 
@@ -56,94 +57,130 @@ def row_params(row: Row, in_channels: int, size: int) -> int:
     return total
 
 
-def _outside_macs(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
-    """MACs of the stem, the head's convolution, the global pool and the linear layer."""
-    head = (skeleton.rows[-1].channels + 1) * skeleton.head_channels * head_in**2
-    return 27 * skeleton.stem_channels * stem_out**2 + head + skeleton.head_channels * skeleton.classes
+def stem_macs(skeleton: Skeleton, out: int) -> int:
+    """MACs of the stem, whose output is `out × out`."""
+    return 27 * skeleton.stem_channels * out**2
 
 
-def _outside_params(skeleton: Skeleton, stem_out: int, head_in: int) -> int:
-    head = (skeleton.rows[-1].channels + 2) * skeleton.head_channels
-    return (27 + 2) * skeleton.stem_channels + head + (skeleton.head_channels + 1) * skeleton.classes
+def stem_params(skeleton: Skeleton) -> int:
+    return (27 + 2) * skeleton.stem_channels
+
+
+def head_macs(skeleton: Skeleton, size: int) -> int:
+    """MACs of the head's convolution on a `size × size` input, the global pool and the linear layer."""
+    return ((skeleton.rows[-1].channels + 1) * size**2 + skeleton.classes) * skeleton.head_channels
+
+
+def head_params(skeleton: Skeleton) -> int:
+    channels = skeleton.head_channels
+    return (skeleton.rows[-1].channels + 2) * channels + (channels + 1) * skeleton.classes
 
 
 @dataclass
-class _RowTable:
-    labels: list[str]
-    index: list[dict]  # per label: candidate to its place along that axis of the table
-    table: Tensor  # float64, one axis per label
+class CostTable:
+    """One share of a cost: what each combination of the candidates of a few choices costs.
+
+    Attributes:
+        choices: label to candidates.
+        costs: values of those choices, in their order, to cost; the last one's value changes fastest.
+    """
+
+    choices: dict[str, tuple]
+    costs: dict[tuple, float]
+
+    @classmethod
+    def of(cls, choices: dict[str, tuple], cost: Callable[..., float]) -> CostTable:
+        """The table of ``cost``, a function of one value per choice, in the order of ``choices``."""
+        return cls(choices, {values: cost(*values) for values in itertools.product(*choices.values())})
+
+    def __call__(self, sample: Sample) -> float:
+        return self.costs[tuple(sample[label] for label in self.choices)]
+
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(candidates) for candidates in self.choices.values())
+
+
+class _Group:
+    """Shares of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
+
+    def __init__(self, shares: list[CostTable]):
+        self.labels = list(zip(*(share.choices for share in shares), strict=True))  # by axis, then by share
+        self.table = torch.tensor([list(share.costs.values()) for share in shares], dtype=torch.float64)
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost of the group's shares together, a scalar."""
+        cost, shares = self.table, len(self.table)
+        for labels in self.labels:
+            axis = torch.stack([weights[name] for name in labels]).to(torch.float64)
+            cost = torch.bmm(axis[:, None], cost.to(axis.device).reshape(shares, axis.shape[1], -1))
+        return cost.sum()
 
 
 class Cost:
-    """A cost that is a sum over rows, each row's share a table over its own choices.
+    """A cost that is a sum of shares, each a table over a few choices: in a skeleton's space, one share per row.
 
     Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
-    weights: ``fixed + Σ_rows Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
-    gates, it is the cost of that sample.
+    weights: ``fixed + Σ_shares Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
+    gates, it is the cost of that sample; under probabilities, independent ones, it is the mean over samples.
 
     Args:
-        skeleton: the space.
-        row_cost: cost of a row with nothing left to choose.
-        fixed: cost of what is outside the rows.
-        input_size: side of the square input in pixels; the skeleton's own by default.
+        shares: the tables.
+        fixed: cost of what no choice changes.
     """
 
-    def __init__(self, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None):
-        self.skeleton, self.fixed = skeleton, fixed
-        self._rows: list[_RowTable] = []
-        size = _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
-        for index, row in enumerate(skeleton.rows):
-            keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
-            axes = [row.candidates(key) for key in keys]
-            costs = [
-                row_cost(_fixed_row(row, dict(zip(keys, values, strict=True))), skeleton.in_channels(index), size)
-                for values in itertools.product(*axes)
-            ]
-            table = torch.tensor(costs, dtype=torch.float64).reshape([len(axis) for axis in axes])
-            places = [{candidate: place for place, candidate in enumerate(axis)} for axis in axes]
-            self._rows.append(_RowTable([label(index, key) for key in keys], places, table))
-            size = _downsampled(size, row.stride)
+    def __init__(self, shares: list[CostTable], fixed: float):
+        self.shares, self.fixed = shares, fixed
+        by_shape: dict[tuple, list[CostTable]] = {}
+        for share in shares:
+            by_shape.setdefault(share.shape(), []).append(share)
+        self._groups = [_Group(alike) for alike in by_shape.values()]
 
-    def __call__(self, sample: Sample) -> int:
-        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`)."""
-        total = self.fixed
-        for row in self._rows:
-            places = tuple(index[sample[name]] for name, index in zip(row.labels, row.index, strict=True))
-            total += row.table[places].item()
-        return int(total)
-
-    def range(self) -> tuple[int, int]:
-        """The smallest and the largest cost of a network of the space."""
-        low, high = ([reduce(row.table).item() for row in self._rows] for reduce in (torch.min, torch.max))
-        return int(self.fixed + sum(low)), int(self.fixed + sum(high))
-
-    def expected(self, weights: dict[str, Tensor]) -> Tensor:
-        """The cost as a function of weights; a scalar, differentiable in them.
+    @classmethod
+    def of_rows(cls, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None) -> Cost:
+        """The cost of a skeleton's networks, a sum over its rows.
 
         Args:
-            weights: label to the weights of its candidates, `(candidates,)`, in the skeleton's order.
+            skeleton: the space.
+            row_cost: cost of a row with nothing left to choose.
+            fixed: cost of what is outside the rows.
+            input_size: side of the square input in pixels; the skeleton's own by default.
         """
-        total = None
-        for row in self._rows:
-            cost = row.table
-            for name in row.labels:
-                axis = weights[name]
-                cost = torch.tensordot(axis, cost.to(axis), dims=1)
-            total = cost if total is None else total + cost
-        return total + self.fixed
+        shares, sizes = [], row_sizes(skeleton, input_size)
+        for index, row in enumerate(skeleton.rows):
+            keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
+            cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), sizes[index])
+            shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
+        return cls(shares, fixed)
+
+    def __call__(self, sample: Sample) -> float:
+        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
+        return self.fixed + sum(share(sample) for share in self.shares)
+
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest cost of a network of the space."""
+        low, high = (sum(reduce(share.costs.values()) for share in self.shares) for reduce in (min, max))
+        return self.fixed + low, self.fixed + high
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost as a function of weights; a float64 scalar, differentiable in them.
+
+        Args:
+            weights: label to the weights of its candidates, `(candidates,)`, in the space's order.
+        """
+        return sum(group.expected(weights) for group in self._groups) + self.fixed
 
 
-def _fixed_row(row: Row, chosen: dict) -> Row:
-    values = {key: row.candidates(key)[0] for key in Row.SEARCHED}
-    return Row(channels=row.channels, stride=row.stride, **{**values, **chosen})
+def _cost_of_chosen(row_cost: RowCost, row: Row, keys: list[str], in_channels: int, size: int, *values) -> float:
+    chosen = {key: row.candidates(key)[0] for key in Row.SEARCHED} | dict(zip(keys, values, strict=True))
+    return row_cost(dataclasses.replace(row, **chosen), in_channels, size)
 
 
-def _body_output(skeleton: Skeleton, input_size: int | None) -> tuple[int, int]:
-    stem_out = _downsampled(input_size or skeleton.input_size, skeleton.stem_stride)
-    head_in = stem_out
+def row_sizes(skeleton: Skeleton, input_size: int | None = None) -> list[int]:
+    """The side of each row's input, then that of the head's."""
+    sizes = [_downsampled(input_size or skeleton.input_size, skeleton.stem_stride)]
     for row in skeleton.rows:
-        head_in = _downsampled(head_in, row.stride)
-    return stem_out, head_in
+        sizes.append(_downsampled(sizes[-1], row.stride))
+    return sizes
 
 
 def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
@@ -152,9 +189,10 @@ def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
     Not counted: BN, activations, sums. These are the counting rules under which the paper's networks come out at the
     paper's FLOPs.
     """
-    return Cost(skeleton, row_macs, _outside_macs(skeleton, *_body_output(skeleton, input_size)), input_size)
+    sizes = row_sizes(skeleton, input_size)
+    return Cost.of_rows(skeleton, row_macs, stem_macs(skeleton, sizes[0]) + head_macs(skeleton, sizes[-1]), input_size)
 
 
 def params(skeleton: Skeleton) -> Cost:
     """Trainable parameters."""
-    return Cost(skeleton, row_params, _outside_params(skeleton, *_body_output(skeleton, None)))
+    return Cost.of_rows(skeleton, row_params, stem_params(skeleton) + head_params(skeleton))

@@ -14,7 +14,9 @@ __all__ = [
     'compact_channels',
     'compact_positions',
     'context_first',
+    'lightnl_macs',
     'lightnl_product',
+    'non_local_macs',
     'product_macs',
 ]
 
@@ -34,6 +36,17 @@ def product_macs(channels: int, height: int, width: int, ratio: float, stride: i
     k = compact_channels(channels, ratio)
     p_all, p = height * width, compact_positions(height, width, stride)
     return p_all * p * (k + channels), (p_all + p) * k * channels
+
+
+def lightnl_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> int:
+    """MACs of a LightNL block: the cheaper product, and ``9·C·P`` of the depthwise convolution."""
+    return min(product_macs(channels, height, width, ratio, stride)) + 9 * channels * height * width
+
+
+def non_local_macs(channels: int, height: int, width: int) -> int:
+    """MACs of a conventional non-local block: ``4·C²·P + 2·C·P²``."""
+    positions = height * width
+    return 4 * channels**2 * positions + 2 * channels * positions**2
 
 
 def _compact_features(x: Tensor, ratio: float, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +125,7 @@ class LightNL(nn.Module):
             raise ValueError(f'LightNL: ratio must be in (0, 1], not {ratio!r}')
         if stride < 1 or stride != int(stride):
             raise ValueError(f'LightNL: stride must be a whole number of at least 1, not {stride!r}')
-        self.channels, self.ratio, self.stride = channels, ratio, stride
+        self.channels, self.ratio, self.stride = channels, ratio, int(stride)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.bn = nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
         nn.init.zeros_(self.bn.weight)

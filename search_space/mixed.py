@@ -6,13 +6,20 @@ NNI gives each searched argument either as one value (a sampled path) or as a di
 from __future__ import annotations
 
 import torch
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
 from .lightnl import LightNL, compact_channels, lightnl_product
 from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite, squeeze_channels
 
-__all__ = ['MixedLightNL', 'MixedSqueezeExcite', 'mixed_contexts', 'mixed_product', 'prefix_mask']
+__all__ = [
+    'MixedBiaslessConv2d',
+    'MixedLightNL',
+    'MixedSqueezeExcite',
+    'mixed_contexts',
+    'mixed_product',
+    'prefix_mask',
+]
 
 Weights = dict  # candidate to its weight, a number or a scalar tensor
 
@@ -57,6 +64,14 @@ def _as_weights(argument) -> Weights:
     return argument if isinstance(argument, dict) else {argument: 1.0}
 
 
+class MixedBiaslessConv2d(MixedConv2d):
+    """NNI's mixed convolution, which cannot be frozen where it has no bias: its weights then say ``bias: None``."""
+
+    def freeze_weight(self, *args, **kwargs):
+        weights = super().freeze_weight(*args, **kwargs)
+        return {name: value for name, value in weights.items() if value is not None}
+
+
 class MixedLightNL(MixedOperation, LightNL):
     """LightNL with its ratio, its stride or both searched; one depthwise kernel and BN serve all candidates."""
 
@@ -86,8 +101,8 @@ class MixedLightNL(MixedOperation, LightNL):
 class MixedSqueezeExcite(MixedOperation, SqueezeExcite):
     """Squeeze-excite with its ratio, its channels (which follow the expansion ratio) or both searched.
 
-    Hidden channels and channels are nested prefixes. Under weights the result is ``Σ_r w_r · SE_r(x)``; channels beyond
-    a narrower expansion arrive already weighted, and need nothing more.
+    Hidden channels and channels are nested prefixes. Under weights the result is ``Σ_r w_r · SE_r(x)``, the mean that
+    it squeezes weighted by how much of each channel the expansion ratios leave: BN has undone that weight in ``x``.
     """
 
     bound_type = MutableSqueezeExcite
@@ -108,16 +123,19 @@ class MixedSqueezeExcite(MixedOperation, SqueezeExcite):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        ratios = _as_weights(self.forward_argument('ratio'))
-        z = 0
-        for ratio, weight in ratios.items():
-            z = z + weight * self._squeeze_excite(x, ratio)
-        return z
+        channels, ratio = (self.forward_argument(name) for name in self.argument_list)
+        ratios = _as_weights(ratio)
+        mean = x.mean((2, 3), keepdim=True) if any(ratios) else None
+        if mean is not None and isinstance(channels, dict):
+            mean = mean * prefix_mask(channels, mean)[:, None, None]
+        scale = sum(weight * self._scale(mean, ratio) for ratio, weight in ratios.items())
+        return x * scale
 
-    def _squeeze_excite(self, x: Tensor, ratio: float) -> Tensor:
+    def _scale(self, mean: Tensor, ratio: float) -> Tensor | float:
+        """What ``x`` is multiplied by at one ratio, `(N, C, 1, 1)`; ``mean`` is `(N, C, 1, 1)`."""
         if not ratio:
-            return x
-        weights = self.freeze_weight(x.shape[1], self.init_arguments['in_channels'], ratio)
-        squeezed = nn.functional.conv2d(x.mean((2, 3), keepdim=True), weights['reduce.weight'], weights['reduce.bias'])
+            return 1.0
+        weights = self.freeze_weight(mean.shape[1], self.init_arguments['in_channels'], ratio)
+        squeezed = nn.functional.conv2d(mean, weights['reduce.weight'], weights['reduce.bias'])
         scale = nn.functional.conv2d(nn.functional.silu(squeezed), weights['expand.weight'], weights['expand.bias'])
-        return x * torch.sigmoid(scale)
+        return torch.sigmoid(scale)

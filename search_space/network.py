@@ -202,11 +202,17 @@ class LightNLSpace(ModelSpace):
         self.dropout = nn.Dropout(skeleton.dropout)
         self.classifier = nn.Linear(skeleton.head_channels, skeleton.classes)
 
-    def extra_oneshot_hooks(self, strategy) -> list:
-        """Lets NNI's own one-shot strategies search LightNL's and squeeze-excite's choices."""
-        from .mixed import MixedLightNL, MixedSqueezeExcite
+    def cost(self):
+        """:func:`search_space.macs` of the skeleton: what a search of the space keeps low."""
+        from .cost import macs
 
-        return [MixedLightNL.mutate, MixedSqueezeExcite.mutate]
+        return macs(self.skeleton)
+
+    def extra_oneshot_hooks(self, strategy) -> list:
+        """Lets NNI's own one-shot strategies search the choices of LightNL, squeeze-excite and the convolutions."""
+        from .mixed import MixedBiaslessConv2d, MixedLightNL, MixedSqueezeExcite
+
+        return [MixedLightNL.mutate, MixedSqueezeExcite.mutate, MixedBiaslessConv2d.mutate]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.head(self.rows(self.stem(x))))

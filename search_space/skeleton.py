@@ -6,11 +6,10 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+from .yaml_mapping import find_yaml, read_mapping, shipped
 
 __all__ = ['ABSENT', 'PRESENT', 'Row', 'Skeleton', 'closest', 'load_skeleton', 'nni_search_space', 'shipped_skeletons']
 
@@ -22,10 +21,13 @@ Sample = dict[str, Any]
 
 
 def closest(name: str, names) -> str:
-    """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or all of them."""
+    """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or else what there is."""
     names = [str(n) for n in names]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f'did you mean {near[0]!r}?' if near else f'known: {", ".join(names)}'
+    if near:
+        return f'did you mean {near[0]!r}?'
+    shown = names if len(names) <= 10 else [*names[:3], '...', names[-1]]
+    return f'known: {", ".join(shown)}'
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,7 @@ class Skeleton:
         """
         sample = self.check_sample(sample)
         for index, row in enumerate(self.fix(sample).rows):
-            idle: tuple[str, ...] = ()
-            if row.presence == ABSENT:
-                idle = tuple(key for key in Row.SEARCHED if key != 'presence')
-            elif row.lightnl == ABSENT:
-                idle = ('lightnl_ratio', 'lightnl_stride')
-            for key in idle:
+            for key in _idle(row.presence, row.lightnl):
                 if label(index, key) in sample:
                     sample[label(index, key)] = self.rows[index].candidates(key)[0]
         return sample
@@ -183,6 +180,13 @@ class Skeleton:
         }
 
 
+def _idle(presence, lightnl) -> tuple[str, ...]:
+    """The searched attributes that do not show in a row with this ``presence`` and ``lightnl``."""
+    if presence == ABSENT:
+        return tuple(key for key in Row.SEARCHED if key != 'presence')
+    return ('lightnl_ratio', 'lightnl_stride') if lightnl == ABSENT else ()
+
+
 def row_name(index: int) -> str:
     """What ``rows[index]`` is called, in labels and in the network's ``state_dict``: ``row07`` is ``rows[6]``."""
     return f'row{index + 1:02d}'
@@ -194,7 +198,9 @@ def label(index: int, key: str) -> str:
 
 
 def _same(candidate, value) -> bool:
-    if isinstance(value, bool) or isinstance(candidate, str):
+    if isinstance(value, bool):  # True == 1, but nobody means it
+        return False
+    if isinstance(candidate, str):
         return candidate == value
     try:
         return float(value) == candidate
@@ -253,8 +259,7 @@ _SKELETON_RULES = {
 
 def shipped_skeletons() -> list[str]:
     """Names of the skeletons that come with the package."""
-    folder = resources.files(__package__) / 'skeletons'
-    return sorted(file.name.removesuffix('.yaml') for file in folder.iterdir() if file.name.endswith('.yaml'))
+    return shipped('skeletons')
 
 
 def load_skeleton(name_or_path: str | Path) -> Skeleton:
@@ -263,42 +268,27 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
     Raises:
         ValueError: no such skeleton, or the file is not a valid one; the message names file, row and key.
     """
-    text = str(name_or_path)
-    if text in shipped_skeletons():
-        return _parse(resources.files(__package__).joinpath('skeletons', f'{text}.yaml').read_text('utf-8'), text)
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise ValueError(
-            f'no skeleton {text!r}: neither a file nor a shipped one; {closest(text, shipped_skeletons())}'
-        )
-    try:
-        return _parse(path.read_text('utf-8'), text)
-    except UnicodeDecodeError:
-        raise ValueError(f'{path}: not a text file') from None
+    found = find_yaml(name_or_path, 'skeletons')
+    if found is None:
+        hint = closest(str(name_or_path), shipped_skeletons())
+        raise ValueError(f'no skeleton {str(name_or_path)!r}: neither a file nor a shipped one; {hint}')
+    return _parse(*found)
 
 
 def _parse(text: str, where: str) -> Skeleton:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        at = f', line {mark.line + 1}' if mark else ''
-        raise ValueError(f'{where}{at}: not valid YAML ({getattr(error, "problem", error)})') from None
-    if not isinstance(data, dict):
-        raise ValueError(f'{where}: a skeleton is a mapping with the key rows, not {data!r}')
+    data = read_mapping(text, where, 'a skeleton is a mapping with the key rows')
+    _check_keys(data, [*_SKELETON_RULES, 'every_row', 'rows'], where)
     rows, every_row = data.pop('rows', None), data.pop('every_row', {})
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f'{where}: rows must be a list of at least one row')
-    if not isinstance(every_row, dict):
-        raise ValueError(f'{where}: every_row must be a mapping of row keys, not {every_row!r}')
-    _check_keys(data, _SKELETON_RULES, Skeleton, where)
+    _check_complete(data, Skeleton, _SKELETON_RULES, where)
     for key, value in data.items():
         _check_value(value, _SKELETON_RULES[key], f'{where}: {key}')
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f'{where}: rows must be a list of at least one row, not {rows!r}')
+    every_row = _parse_values(every_row, f'{where}, every_row')
     parsed = []
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f'{where}, row {number}: a row is a mapping, not {row!r}')
-        parsed.append(_parse_row({**every_row, **row}, f'{where}, row {number}'))
+        at = f'{where}, row {number}'
+        parsed.append(_row(every_row, _parse_values(row, at), at))
     skeleton = Skeleton(**data, rows=tuple(parsed))
     for index, row in enumerate(skeleton.rows):
         if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
@@ -309,29 +299,47 @@ def _parse(text: str, where: str) -> Skeleton:
     return skeleton
 
 
-def _parse_row(data: dict, where: str) -> Row:
-    _check_keys(data, _ROW_RULES, Row, where)
-    row = {}
+def _parse_values(data: Any, where: str) -> dict[str, Any]:
+    """What one row, or ``every_row``, says: key to its one value, or to a tuple of candidates."""
+    if not isinstance(data, dict):
+        raise ValueError(f'{where} must be a mapping of row keys, not {data!r}')
+    _check_keys(data, _ROW_RULES, where)
+    values = {}
     for key, value in data.items():
-        candidates = value if isinstance(value, list) else [value]
         if isinstance(value, list) and key not in Row.SEARCHED:
             raise ValueError(f'{where}: {key} is not searched, it takes one value, not {value!r}')
+        candidates = value if isinstance(value, list) else [value]
         if not candidates:
             raise ValueError(f'{where}: {key} needs at least one candidate')
         for candidate in candidates:
             _check_value(candidate, _ROW_RULES[key], f'{where}: {key}')
         if len(set(candidates)) < len(candidates):
             raise ValueError(f'{where}: {key} has a candidate twice: {value!r}')
-        row[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
-    if isinstance(row.get('expansion'), tuple) and 1 in row['expansion']:
-        raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
-    return Row(**row)
+        if key == 'expansion' and len(candidates) > 1 and 1 in candidates:
+            raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
+        values[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
+    return values
 
 
-def _check_keys(data: dict, rules: dict, cls: type, where: str) -> None:
+def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
+    values = {**every_row, **own}
+    _check_complete(values, Row, _ROW_RULES, where)
+    for key in _idle(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
+        # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
+        if isinstance(own.get(key), tuple):
+            raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')
+        if isinstance(values.get(key), tuple):
+            values[key] = values[key][0]
+    return Row(**values)
+
+
+def _check_keys(data: dict, known, where: str) -> None:
     for key in data:
-        if key not in rules:
-            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, rules)}')
+        if key not in known:
+            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, known)}')
+
+
+def _check_complete(data: dict, cls: type, rules: dict, where: str) -> None:
     for field in dataclasses.fields(cls):
         if field.default is dataclasses.MISSING and field.name in rules and field.name not in data:
             raise ValueError(f'{where}: {field.name} is missing; it takes {rules[field.name][1]}')
@@ -339,5 +347,5 @@ def _check_keys(data: dict, rules: dict, cls: type, where: str) -> None:
 
 def _check_value(value, rule, where: str) -> None:
     valid, what = rule
-    if isinstance(value, list | dict) or not valid(value):
+    if isinstance(value, list | dict | set) or not valid(value):
         raise ValueError(f'{where} must be {what}, not {value!r}')

@@ -9,7 +9,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor
 
-from search_space import Cost, macs
+from search_space import Cost
 
 from .gate import Threshold
 from .gated_lightnl import GatedInsertion, GatedLightNL
@@ -104,7 +104,9 @@ class AutoNLModule(DartsLightningModule):
 
 
 class AutoNL(OneShotStrategy):
-    """AutoNL's differentiable search, for a :class:`search_space.LightNLSpace`.
+    """AutoNL's differentiable search, for a :class:`search_space.LightNLSpace` or :class:`search_space.BackboneSpace`.
+
+    Any model space will do whose choices are LightNL's and whose ``cost()`` gives a :class:`search_space.Cost`.
 
     A choice is a hard gate with a soft gradient on a norm; the supernet is one network at any moment, and the one that
     is returned gives the supernet's own logits. The evaluator's training loader trains the weights, its validation
@@ -154,7 +156,7 @@ class AutoNL(OneShotStrategy):
     def mutate_model(self, model):
         if not model.simplify():
             raise ValueError('AutoNL: the space has no choices, there is nothing to search')
-        self._cost = macs(model.skeleton)
+        self._cost = model.cost()
         return super().mutate_model(model)
 
     def default_mutation_hooks(self):

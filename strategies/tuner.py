@@ -32,6 +32,8 @@ class StrategyTuner(Tuner):
 
     def update_search_space(self, search_space):
         """Raises ValueError where the arguments or the search space are not valid."""
+        import search_space  # noqa: F401 - first, for the order in which it imports NNI
+
         from .comparison import Comparison
 
         if self._comparison is None:

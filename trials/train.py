@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
+from search_space.whole_file import write_whole
 from strategies.strategy_class import strategy_class
 
 from . import datasets
@@ -124,18 +124,7 @@ def _search(trial, parts, report):
 def save_trial(folder: Path, parameters: dict[str, Any], result: dict[str, Any], network: torch.nn.Module) -> None:
     """Leave ``network.pt`` (weights) and ``trial.json`` in ``folder``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / 'network.pt', lambda file: torch.save(network.state_dict(), file))
-    text = json.dumps({'parameters': parameters, 'result': result}, indent=2)
-    _write_whole(folder / 'trial.json', lambda file: file.write(text.encode()))
-
-
-def _write_whole(path: Path, write: Callable) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
-        try:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+    weights = io.BytesIO()
+    torch.save(network.state_dict(), weights)
+    write_whole(folder / 'network.pt', weights.getvalue())
+    write_whole(folder / 'trial.json', json.dumps({'parameters': parameters, 'result': result}, indent=2).encode())

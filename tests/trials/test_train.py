@@ -1,6 +1,7 @@
 """Trials in this process, on a small part of the data."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -79,11 +80,10 @@ def test_a_search_reports_its_network_and_what_it_trained():
 def test_a_trial_that_cannot_be_saved_leaves_no_half_a_file(tmp_path, monkeypatch):
     network = build(SKELETON, NETWORK)
 
-    def full_disk(state, file):
-        file.write(b'half')
+    def full_disk(descriptor):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(torch, 'save', full_disk)
+    monkeypatch.setattr(os, 'fsync', full_disk)
     with pytest.raises(OSError, match='No space left'):
         save_trial(tmp_path, {}, {}, network)
     assert list(tmp_path.iterdir()) == []

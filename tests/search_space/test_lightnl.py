@@ -1,0 +1,189 @@
+"""LightNL and the conventional non-local block."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from search_space import LightNL, NonLocal
+from search_space.lightnl import affinity_first, compact_channels, context_first, lightnl_product, product_macs
+
+BLOCKS = {
+    'LightNL': lambda channels: LightNL(channels, ratio=0.25, stride=2),
+    'LightNL, affinity first': lambda channels: LightNL(channels, ratio=1, stride=4),
+    'NonLocal': NonLocal,
+}
+
+
+def awake(block, seed=0):
+    """The block with its BN's scale, 0 at first, and its statistics at random values; in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in (block.bn.weight, block.bn.bias, block.bn.running_mean):
+        nn.init.normal_(value, generator=generator)
+    nn.init.uniform_(block.bn.running_var, 0.5, 2, generator=generator)
+    return block.eval()
+
+
+@pytest.fixture(params=list(BLOCKS))
+def block(request):
+    torch.manual_seed(0)
+    return awake(BLOCKS[request.param](16))
+
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 9), st.integers(1, 9))
+ratios = st.sampled_from([1e-3, 0.125, 0.25, 0.4, 0.5, 1])
+strides = st.integers(1, 12)  # larger than the map, at times
+
+
+@settings(deadline=None, max_examples=200)
+@given(shapes, ratios, strides, st.integers(0, 2**31))
+def test_both_orders_of_the_product_agree_in_value_and_gradient(shape, ratio, stride, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, grad = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
+    results = []
+    for order in (affinity_first, context_first, lightnl_product):
+        leaf = x.clone().requires_grad_()
+        y = order(leaf, ratio, stride)
+        y.backward(grad)
+        results.append((y.detach(), leaf.grad))
+    for y, x_grad in results[1:]:
+        torch.testing.assert_close(y, results[0][0])
+        torch.testing.assert_close(x_grad, results[0][1])
+
+
+@settings(deadline=None, max_examples=100)
+@given(shapes, ratios, strides, st.integers(0, 2**31))
+def test_the_product_is_the_one_of_the_paper(shape, ratio, stride, seed):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    k = compact_channels(shape[1], ratio)
+    for image, y in zip(x, lightnl_product(x, ratio, stride)):
+        rows = [image[:, i, j] for i in range(shape[2]) for j in range(shape[3])]
+        strided = [image[:, i, j] for i in range(0, shape[2], stride) for j in range(0, shape[3], stride)]
+        expected = [sum((p[:k] @ q[:k]) * q for q in strided) / len(rows) for p in rows]
+        torch.testing.assert_close(y.flatten(1).T, torch.stack(expected))
+
+
+@settings(deadline=None, max_examples=50)
+@given(shapes, ratios, strides)
+def test_the_cheaper_order_is_what_runs(shape, ratio, stride):
+    with FlopCounterMode(display=False) as counter:
+        lightnl_product(torch.zeros(1, *shape[1:], device='meta'), ratio, stride)
+    assert counter.get_total_flops() == 2 * min(product_macs(*shape[1:], ratio, stride))
+
+
+@pytest.mark.parametrize('make', BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize('training', [True, False])
+def test_a_fresh_block_is_exactly_the_identity(make, training):
+    x = torch.randn(2, 16, 7, 5)
+    assert torch.equal(make(16).train(training)(x), x)
+
+
+def test_a_block_reaches_far_beyond_its_convolution(block):
+    x = torch.randn(1, 16, 9, 9)
+    far = x.clone()
+    far[..., 8, 8] += 10
+    assert not torch.allclose(block(x)[..., 0, 0], block(far)[..., 0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_block_agrees_under_autocast(block, dtype):
+    x = torch.randn(2, 16, 12, 12)
+    with torch.autocast('cpu', dtype=dtype):
+        z = block(x)
+        z.float().sum().backward()
+    torch.testing.assert_close(z.float(), block(x), rtol=0.05, atol=0.05)
+    assert all(torch.isfinite(p.grad).all() for p in block.parameters())
+
+
+@pytest.mark.parametrize('scale', [1, 10])
+@pytest.mark.parametrize(('order', 'size', 'stride'), [(affinity_first, 56, 28), (context_first, 256, 1)])
+def test_half_precision_neither_overflows_nor_vanishes_on_a_large_map(order, size, stride, scale):
+    x = (torch.randn(1, 16, size, size, generator=torch.Generator().manual_seed(0)) * scale).half()
+    exact = order(x.double(), 0.25, stride)
+    assert (order(x, 0.25, stride).double() - exact).norm() < 3e-3 * exact.norm()
+
+
+def test_channels_last_changes_no_result_and_is_kept(block):
+    x = torch.randn(2, 16, 12, 10)
+    expected = block(x)
+    z = block.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(z, expected)
+    assert z.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler, and there is none')
+def test_a_compiled_block_gives_the_same_values_and_gradients(block):
+    x = torch.randn(2, 16, 12, 12)
+    results = []
+    for module in (block, torch.compile(block, fullgraph=True)):
+        leaf = x.clone().requires_grad_()
+        z = module(leaf)
+        z.square().sum().backward()
+        results.append((z.detach(), leaf.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
+
+
+def test_an_onnx_export_gives_the_same_values_at_any_batch_size(block, tmp_path):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxscript')
+    runtime = pytest.importorskip('onnxruntime')
+    x = torch.randn(2, 16, 12, 12)
+    path = str(tmp_path / 'block.onnx')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            block, (x,), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim('batch')},), verbose=False
+        )
+    session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 16, 12, 12)
+        (z,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(z, block(x).detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(16, 7, 7), (2, 16, 7), (2, 16, 7, 7, 1), (2, 8, 7, 7), (16,)])
+def test_an_input_of_another_shape_is_an_error_that_names_both(block, shape):
+    with pytest.raises(ValueError, match=r'takes \(N, 16, H, W\), not a tensor of shape \(') as error:
+        block(torch.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'ratio': 0}, r'ratio must be in \(0, 1\], not 0'),
+        ({'ratio': -0.25}, r'ratio must be in \(0, 1\], not -0.25'),
+        ({'ratio': 1.5}, r'ratio must be in \(0, 1\], not 1.5'),
+        ({'ratio': float('nan')}, r'ratio must be in \(0, 1\], not nan'),
+        ({'stride': 0}, 'stride must be a whole number of at least 1, not 0'),
+        ({'stride': -1}, 'stride must be a whole number of at least 1, not -1'),
+        ({'stride': 1.5}, 'stride must be a whole number of at least 1, not 1.5'),
+        ({'channels': 0}, 'channels must be at least 1, not 0'),
+    ],
+)
+def test_an_impossible_block_is_an_error_that_names_the_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LightNL(**{'channels': 16, 'ratio': 0.25, 'stride': 2, **arguments})
+
+
+@pytest.mark.parametrize('make', BLOCKS.values(), ids=BLOCKS)
+def test_a_block_costs_what_its_docstring_says(make):
+    channels, height, width = 16, 7, 9
+    block, positions = make(channels), height * width
+    with FlopCounterMode(display=False) as counter:
+        block(torch.zeros(1, channels, height, width))
+    parameters = sum(p.numel() for p in block.parameters())
+    if isinstance(block, NonLocal):
+        macs = 4 * channels**2 * positions + 2 * channels * positions**2
+        assert parameters == 4 * channels**2 + 2 * channels
+    else:
+        macs = min(product_macs(channels, height, width, block.ratio, block.stride)) + 9 * channels * positions
+        assert parameters == 11 * channels
+    assert counter.get_total_flops() == 2 * macs

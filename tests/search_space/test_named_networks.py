@@ -1,0 +1,84 @@
+"""The networks that come with the package, and networks in a user's file."""
+
+import pytest
+import torch
+import yaml
+from torchvision.models import mobilenet_v2
+
+from search_space import LightNLSpace, build, load_network, load_skeleton, named_networks, params
+
+# Rows with LightNL: (channel ratio, stride); the table of the paper's released networks.
+WIDE, STRIDED, NARROW = (0.25, 1), (0.25, 2), (0.125, 1)
+LIGHTNL = {
+    'autonl-l': {
+        **dict.fromkeys((2, 5, 9, 13, 17, 21), WIDE),
+        **dict.fromkeys((4, 6, 7, 8, 16), STRIDED),
+        12: (0.125, 2),
+        **dict.fromkeys((18, 19), NARROW),
+    },
+    'autonl-s': {**dict.fromkeys((2, 5, 9, 13, 17, 21), WIDE), 6: STRIDED},
+    'mobilenet-v2': {},
+}
+ABSENT_ROWS = {'autonl-l': [], 'autonl-s': [4, 8, 12], 'mobilenet-v2': []}
+
+
+def test_the_published_networks_come_by_name():
+    assert set(named_networks()) == set(LIGHTNL)
+
+
+@pytest.mark.parametrize('name', named_networks())
+def test_a_named_network_is_where_the_paper_has_it(name):
+    skeleton, sample = load_network(name)
+    assert skeleton.lightnl_positions(sample) == LIGHTNL[name]
+    rows = enumerate(skeleton.fix(sample).rows, start=1)
+    assert [number for number, row in rows if row.presence == 'absent'] == ABSENT_ROWS[name]
+
+
+@pytest.mark.parametrize('name', named_networks())
+def test_a_named_network_is_in_its_canonical_form(name):
+    skeleton, sample = load_network(name)
+    assert skeleton.canonical(sample) == sample
+
+
+@pytest.mark.parametrize('name', named_networks())
+def test_a_named_network_runs_forward_and_backward_at_its_own_size(name):
+    skeleton, sample = load_network(name)
+    network = LightNLSpace(skeleton).freeze(sample)
+    assert sum(p.numel() for p in network.parameters()) == params(skeleton)(sample)
+    logits = network(torch.randn(2, 3, skeleton.input_size, skeleton.input_size))
+    logits.square().mean().backward()
+    assert logits.shape == (2, 1000)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_mobilenet_v2_is_torchvisions():
+    skeleton, sample = load_network('mobilenet-v2')
+    ours, theirs = build(skeleton, sample).eval(), mobilenet_v2(weights=None).eval()
+    for mine, value in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        mine.copy_(value)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+    assert ours.head[1].eps == theirs.features[-1][1].eps
+    assert ours.head[1].momentum == theirs.features[-1][1].momentum
+    assert ours.dropout.p == theirs.classifier[0].p
+
+
+def test_a_users_network_may_be_of_a_shipped_skeleton(tmp_path):
+    skeleton = load_skeleton('cifar')
+    sample = {label: candidates[-1] for label, candidates in skeleton.choices().items()}
+    path = tmp_path / 'mine.yaml'
+    path.write_text(yaml.safe_dump({'skeleton': 'cifar', 'sample': sample}))
+    assert load_network(path) == (skeleton, sample)
+
+
+def test_a_users_network_finds_its_skeleton_beside_itself(tmp_path, monkeypatch):
+    (tmp_path / 'nets').mkdir()
+    (tmp_path / 'nets' / 'body.yaml').write_text(
+        '{name: body, input_size: 8, classes: 2, stem_channels: 4, stem_stride: 1, head_channels: 4,'
+        ' rows: [{channels: 4, kernel: [3, 5]}]}'
+    )
+    (tmp_path / 'nets' / 'net.yaml').write_text('{skeleton: body.yaml, sample: {row01/kernel: 5}}')
+    monkeypatch.chdir(tmp_path)
+    skeleton, sample = load_network('nets/net.yaml')
+    assert (skeleton.name, sample) == ('body', {'row01/kernel': 5})

@@ -1,0 +1,119 @@
+"""What every shipped skeleton must be, and how a user's own is read."""
+
+import json
+import random
+from importlib import resources
+
+import pytest
+import torch
+
+from search_space import LightNLSpace, build, load_skeleton, macs, nni_search_space, shipped_skeletons
+from search_space.__main__ import main
+from search_space.skeleton import Row
+
+PACKAGE = resources.files('search_space')
+
+
+@pytest.fixture(params=shipped_skeletons())
+def skeleton(request):
+    return load_skeleton(request.param)
+
+
+def random_sample(skeleton, seed=0):
+    rng = random.Random(seed)
+    return {label: rng.choice(candidates) for label, candidates in skeleton.choices().items()}
+
+
+def shapes(network):
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def test_the_skeletons_that_the_issue_asks_for_are_shipped():
+    assert {'mobile', 'cifar', 'cued'} <= set(shipped_skeletons())
+    assert [load_skeleton(name).input_size for name in ('mobile', 'cifar', 'cued')] == [224, 32, 32]
+
+
+def test_a_skeleton_is_called_what_its_file_is_called(skeleton):
+    assert (PACKAGE / 'skeletons' / f'{skeleton.name}.yaml').is_file()
+
+
+def test_a_skeleton_reads_the_same_by_name_and_by_path(skeleton):
+    assert load_skeleton(PACKAGE / 'skeletons' / f'{skeleton.name}.yaml') == skeleton
+
+
+def test_a_label_says_where_it_is(skeleton):
+    for label, candidates in skeleton.choices().items():
+        row, key = label.split('/')
+        assert skeleton.rows[int(row.removeprefix('row')) - 1].candidates(key) == candidates
+
+
+def test_the_space_has_the_skeletons_labels_and_candidates(skeleton):
+    with torch.device('meta'):
+        space = LightNLSpace(skeleton)
+    assert {label: tuple(c.values) for label, c in space.simplify().items()} == skeleton.choices()
+
+
+def test_the_shipped_choices_are_the_ones_that_the_command_writes(skeleton, capsys):
+    assert main(['choices', skeleton.name]) == 0
+    written = capsys.readouterr().out
+    assert written == (PACKAGE / 'choices' / f'{skeleton.name}.json').read_text('utf-8')
+    assert json.loads(written) == json.loads(json.dumps(nni_search_space(skeleton.choices())))
+
+
+def test_freezing_the_space_gives_the_network_that_is_built_from_the_sample(skeleton):
+    sample = random_sample(skeleton)
+    frozen = LightNLSpace(skeleton).freeze(sample)
+    assert shapes(frozen) == shapes(build(skeleton, sample))
+    assert not frozen.simplify()
+    assert not skeleton.fix(sample).choices()
+
+
+def test_a_fresh_network_trains_in_every_weight_that_is_not_behind_a_scale_of_zero(skeleton):
+    torch.manual_seed(0)
+    network = build(skeleton, random_sample(skeleton))
+    logits = network(torch.randn(2, 3, 64, 64))
+    assert logits.shape == (2, skeleton.classes)
+    logits.square().mean().backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == {name for name, _ in network.named_parameters() if name.endswith('lightnl.conv.weight')}
+
+
+def test_samples_with_one_canonical_form_are_one_network(skeleton):
+    for seed in range(20):
+        sample = random_sample(skeleton, seed)
+        canonical = skeleton.canonical(sample)
+        assert skeleton.canonical(canonical) == canonical
+        assert skeleton.lightnl_positions(canonical) == skeleton.lightnl_positions(sample)
+        assert macs(skeleton)(canonical) == macs(skeleton)(sample)
+        with torch.device('meta'):
+            assert shapes(build(skeleton, canonical)) == shapes(build(skeleton, sample))
+
+
+def test_a_sample_may_come_as_text(skeleton):
+    sample = random_sample(skeleton)
+    assert skeleton.check_sample({label: str(value) for label, value in sample.items()}) == sample
+
+
+def test_a_row_takes_what_it_does_not_say_from_every_row(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text("""
+name: mine
+input_size: 32
+classes: 10
+stem_channels: 8
+stem_stride: 1
+head_channels: 16
+every_row: {kernel: [3, 5], lightnl: [absent, present], lightnl_ratio: [0.125, 0.25]}
+rows:
+  - &first {channels: 8, stride: 1}
+  - {<<: *first, kernel: 3}
+  - {<<: *first, lightnl: absent}
+  - {<<: *first, lightnl: present, lightnl_ratio: [0.5]}
+""")
+    choice = {'lightnl': ('absent', 'present'), 'lightnl_ratio': (0.125, 0.25)}
+    assert load_skeleton(path).rows == (
+        Row(channels=8, kernel=(3, 5), **choice),
+        Row(channels=8, kernel=3, **choice),
+        Row(channels=8, kernel=(3, 5), lightnl_ratio=0.125),
+        Row(channels=8, kernel=(3, 5), lightnl='present', lightnl_ratio=0.5),
+    )

@@ -1,0 +1,13 @@
+"""What importing the strategies does to NNI."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize('package', ['strategies', 'search_space'])
+def test_one_shot_strategies_of_nni_are_there_after_ours(package):
+    program = f'import {package}; from nni.nas.strategy import DARTS; print(DARTS.__name__)'
+    ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ('DARTS\n', '')
