@@ -15,7 +15,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
 
-from search_space import LightNLSpace, load_skeleton, nni_search_space
+from search_space import LightNLSpace, load_skeleton
 
 from .engine import TrialEngine, TrialRequest
 from .nni_manager import NniManager
@@ -135,14 +135,6 @@ class Comparison:
         }
 
     # What the tuner calls. --------------------------------------------------------------------------------------
-
-    def check_search_space(self, search_space: dict) -> None:
-        """Raises ValueError where the experiment's search space is not the skeleton's."""
-        if search_space != nni_search_space(self.skeleton.choices()):
-            raise ValueError(
-                f'the search space of the experiment is not that of skeleton {self.skeleton_name!r}; '
-                f'write it again with: python -m search_space choices {self.skeleton_name}'
-            )
 
     def add_workers(self, parameter_ids: list[int], send: Callable[[int, dict], None]) -> None:
         """Workers are free: each gets a trial through ``send``, as soon as a strategy has a request."""

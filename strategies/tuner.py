@@ -32,13 +32,18 @@ class StrategyTuner(Tuner):
 
     def update_search_space(self, search_space):
         """Raises ValueError where the arguments or the search space are not valid."""
-        import search_space  # noqa: F401 - first, for the order in which it imports NNI
+        from search_space import nni_search_space  # before NNI's strategies, which it imports in the order they need
 
         from .comparison import Comparison
 
         if self._comparison is None:
             self._comparison = Comparison(**self._arguments)
-        self._comparison.check_search_space(search_space)
+        skeleton = self._comparison.skeleton
+        if search_space != nni_search_space(skeleton.choices()):
+            raise ValueError(
+                f'the search space of the experiment is not that of skeleton {skeleton.name!r}; '
+                f'write it again with: python -m search_space choices {self._comparison.skeleton_name}'
+            )
 
     def generate_multiple_parameters(self, parameter_id_list, **kwargs):
         """None at once: each id is answered through ``st_callback``, as soon as a strategy has a request."""
