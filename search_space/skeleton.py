@@ -155,7 +155,8 @@ class Skeleton:
     def canonical(self, sample: Sample) -> Sample:
         """``sample`` with every value that does not show in the network set to its first candidate.
 
-        Two samples are the same network exactly when their canonical samples are equal.
+        Two samples are the same network exactly when their canonical samples are equal (unless two candidates of a
+        ratio round to one number of channels: those count as two).
 
         Raises:
             ValueError: as :meth:`check_sample`.

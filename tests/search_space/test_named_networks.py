@@ -1,11 +1,13 @@
 """The networks that come with the package, and networks in a user's file."""
 
+import warnings
+
 import pytest
 import torch
 import yaml
 from torchvision.models import mobilenet_v2
 
-from search_space import LightNLSpace, build, load_network, load_skeleton, named_networks, params
+from search_space import LightNL, LightNLSpace, build, load_network, load_skeleton, named_networks, params
 
 # Rows with LightNL: (channel ratio, stride); the table of the paper's released networks.
 WIDE, STRIDED, NARROW = (0.25, 1), (0.25, 2), (0.125, 1)
@@ -49,6 +51,35 @@ def test_a_named_network_runs_forward_and_backward_at_its_own_size(name):
     logits.square().mean().backward()
     assert logits.shape == (2, 1000)
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.slow
+def test_a_published_network_keeps_its_logits_in_onnx_half_precision_and_channels_last(tmp_path):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxscript')
+    runtime = pytest.importorskip('onnxruntime')
+    torch.manual_seed(0)
+    skeleton, sample = load_network('autonl-s')
+    network = build(skeleton, sample).eval()
+    for block in network.modules():
+        if isinstance(block, LightNL):
+            torch.nn.init.uniform_(block.bn.weight, 0.5, 1.5)
+    x = torch.randn(3, 3, 96, 96)
+    with torch.no_grad():
+        expected = network(x)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast('cpu', dtype=dtype):
+                torch.testing.assert_close(network(x).float(), expected, rtol=0.02, atol=0.005)
+    path, batch = str(tmp_path / 'network.onnx'), torch.export.Dim('batch')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(network, (x[:2],), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        network, x = network.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mobilenet_v2_is_torchvisions():
