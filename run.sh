@@ -25,7 +25,7 @@ set_up() {
 }
 
 run_tests() {
-  set_up '[test]'
+  set_up '[test,rl]'
   ruff check .
   ruff format --check .
   exec python -m pytest "$@"
