@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from search_space import PRESENT, build, load_skeleton, macs, params
+from search_space import build, load_skeleton, macs, params
 from trials import datasets
 from trials.parameters import TrialParameters
 from trials.train import run_trial, save_trial
@@ -57,24 +57,38 @@ def test_another_seed_gives_other_weights():
     assert not torch.equal(network.classifier.weight, other.classifier.weight)
 
 
-def test_a_search_reports_its_network_and_what_it_trained():
-    trial = dataclasses.replace(
-        TRIAL,
-        stage='search',
-        network={},
-        search_class='strategies.AutoNL',
-        search_arguments={'warmup_epochs': 1},
-        held_out=0.25,
+def search_trial(path: str, **arguments) -> TrialParameters:
+    return dataclasses.replace(
+        TRIAL, stage='search', network={}, search_class=path, search_arguments=arguments, held_out=0.25
     )
-    reports = []
-    result, network = run_trial(trial, reports.append)
+
+
+@pytest.mark.parametrize(
+    ('path', 'arguments', 'epochs'),
+    [
+        ('strategies.AutoNL', {'warmup_epochs': 1}, 0.75 + 2 * 0.75),  # an epoch of warm-up, one of both steps
+        ('nni.nas.strategy.DARTS', {}, 4 * 0.75),
+        ('nni.nas.strategy.GumbelDARTS', {}, 4 * 0.75),
+    ],
+)
+def test_a_search_reports_its_network_and_what_it_trained(path, arguments, epochs):
+    result, network = run_trial(search_trial(path, **arguments), lambda metrics: None)
     sample = {label: result[label] for label in SKELETON.choices()}
     assert SKELETON.canonical(sample) == sample
     assert result['macs'] == macs(SKELETON)(sample)
-    assert result['epochs'] == pytest.approx(0.75 + 2 * 0.75)  # one epoch of warm-up, one of both steps
-    assert {f'gate/{label}' for label in SKELETON.choices()} <= reports[-1].keys()
+    assert result['epochs'] == pytest.approx(epochs)
+    assert 0 <= result['default'] <= 1
     build(SKELETON, sample).load_state_dict(network.state_dict())
-    assert PRESENT in {sample[label] for label in sample} or result['macs'] == macs(SKELETON).range()[0]
+
+
+def test_a_search_of_autonl_reports_its_gates_every_epoch():
+    reports = []
+    run_trial(search_trial('strategies.AutoNL', warmup_epochs=1), reports.append)
+    assert [r['epoch'] for r in reports] == [1, 2]
+    for quantity in ('norm', 'threshold', 'gate'):
+        assert {f'{quantity}/{label}' for label in SKELETON.choices()} <= reports[-1].keys()
+    low, high = macs(SKELETON).range()
+    assert low <= reports[-1]['macs'] <= high
 
 
 def test_a_trial_that_cannot_be_saved_leaves_no_half_a_file(tmp_path, monkeypatch):
