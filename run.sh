@@ -9,8 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 set_up() {
   local python=${PYTHON:-python3} extras=$1 stamp
-  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' || {
-    echo "run.sh: $python is $("$python" -V 2>&1); NNI 3.0 needs Python 3.10 or 3.11: name one with PYTHON=..." >&2
+  "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+    echo "run.sh: $python is $("$python" -V 2>&1); Python 3.11 is needed: name one with PYTHON=..." >&2
     exit 2
   }
   [ -x .venv/bin/python ] || "$python" -m venv .venv
