@@ -67,7 +67,7 @@ class MutableSqueezeExcite(ParametrizedModule, SqueezeExcite, wraps=SqueezeExcit
     """:class:`SqueezeExcite` whose ``channels`` and ``ratio`` may be choices."""
 
 
-def _choice(index: int, key: str, row: Row) -> Any:
+def row_choice(index: int, key: str, row: Row) -> Any:
     """The row's one value of ``key``, or ``nni.choice`` over its candidates."""
     candidates = row.candidates(key)
     if len(candidates) == 1:
@@ -106,10 +106,11 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, skeleton: Skeleton, index: int):
         super().__init__()
+        self.skeleton, self.index = skeleton, index
         row, in_channels = skeleton.rows[index], skeleton.in_channels(index)
         activation = ACTIVATIONS[skeleton.activation]
         bn = {'eps': skeleton.bn_eps, 'momentum': skeleton.bn_momentum}
-        kernel, expansion = _choice(index, 'kernel', row), _choice(index, 'expansion', row)
+        kernel, expansion = row_choice(index, 'kernel', row), row_choice(index, 'expansion', row)
         hidden = in_channels * expansion
         conv = partial(_make, MutableConv2d, nn.Conv2d, bias=False)
         norm = partial(_make, MutableBatchNorm2d, nn.BatchNorm2d, **bn)
@@ -135,7 +136,7 @@ class InvertedResidual(nn.Module):
                 SqueezeExcite,
                 channels=hidden,
                 in_channels=in_channels,
-                ratio=_choice(index, 'se', row),
+                ratio=row_choice(index, 'se', row),
             )
         body['project'] = conv(in_channels=hidden, out_channels=row.channels, kernel_size=1)
         body['project_bn'] = nn.BatchNorm2d(row.channels, **bn)
@@ -150,8 +151,8 @@ class InvertedResidual(nn.Module):
                     MutableLightNL,
                     LightNL,
                     channels=row.channels,
-                    ratio=_choice(index, 'lightnl_ratio', row),
-                    stride=_choice(index, 'lightnl_stride', row),
+                    ratio=row_choice(index, 'lightnl_ratio', row),
+                    stride=row_choice(index, 'lightnl_stride', row),
                     **bn,
                 ),
             },

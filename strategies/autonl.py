@@ -13,6 +13,7 @@ from search_space import Cost
 
 from .gate import Threshold
 from .gated_lightnl import GatedInsertion, GatedLightNL
+from .gated_row import GatedRow
 
 __all__ = ['AutoNL', 'AutoNLModule']
 
@@ -137,7 +138,7 @@ class AutoNL(OneShotStrategy):
         gradient_clip_val: float | None = None,
         **kwargs,
     ):
-        super().__init__([GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
+        super().__init__([GatedRow.mutate, GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
         for name, value in (
             ('cost_weight', cost_weight),
             ('warmup_epochs', warmup_epochs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Threshold', 'gate', 'nested_weights']
+__all__ = ['Threshold', 'gate', 'nested_weights', 'reached']
 
 
 class _Gate(torch.autograd.Function):
@@ -29,22 +29,30 @@ def gate(u: Tensor) -> Tensor:
     return _Gate.apply(u)
 
 
+def reached(gates: Tensor) -> Tensor:
+    """``c_j = g_1 · … · g_j`` and ``c_0 = 1``: is candidate j, each containing the one before it, within the choice?
+
+    `(n,)` to `(n + 1,)`. What candidate j adds to the one before it is multiplied by ``c_j``.
+    """
+    return torch.cat([gates.new_ones(1), gates.cumprod(0)])
+
+
 def nested_weights(gates: Tensor) -> Tensor:
     """The weight of each of ``n + 1`` nested candidates under ``n`` gates; `(n,)` to `(n + 1,)`.
 
-    Candidate j is reached when gates 1 to j are all open: with ``c_j = g_1 · … · g_j`` and ``c_0 = 1``, its weight is
-    ``w_j = c_j − c_{j+1}``. Hard gates give one weight of 1, and the weights always sum to 1.
+    ``w_j = c_j − c_{j+1}`` with ``c`` of :func:`reached` and ``c_{n+1} = 0``. Hard gates give one weight of 1, and the
+    weights always sum to 1.
     """
-    reached = torch.cat([gates.new_ones(1), gates.cumprod(0), gates.new_zeros(1)])
-    return reached[:-1] - reached[1:]
+    c = reached(gates)
+    return c - torch.cat([c[1:], c.new_zeros(1)])
 
 
 class Threshold(nn.Module):
     """Learned thresholds of one choice: gate j is open when ``norm_j > t_j``.
 
-    Until :meth:`activate` every gate is open, and ``t`` takes no part. A norm that depends on the batch is kept as a
-    running mean: the gate's value, in training as in evaluation, is decided by that mean, and its gradient goes to the
-    batch's norm and to ``t``. So at any moment the supernet is one network, the one that :meth:`is_open` names.
+    Until :meth:`activate` every gate is open, and ``t`` takes no part. Training keeps the norm, as a running mean where
+    it depends on the batch: what is kept decides the gate, in training as in evaluation, and the gate's gradient goes
+    to the norm at hand and to ``t``. So at any moment the supernet is one network, the one that :meth:`is_open` names.
 
     Args:
         gates: how many; one less than there are candidates.
@@ -77,8 +85,7 @@ class Threshold(nn.Module):
                 self.observed.fill_(True)
         if not self.active:
             return torch.ones_like(self.t)
-        decided = self.norm if running_mean else norm.detach()
-        return gate(decided - self.t + (norm - norm.detach()))
+        return gate(self.norm - self.t + (norm - norm.detach()))
 
     @torch.no_grad()
     def activate(self, margin: float) -> None:

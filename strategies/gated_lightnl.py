@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import LayerChoice
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 
 from search_space import ABSENT, PRESENT, LightNL
@@ -15,6 +14,7 @@ from search_space.lightnl import compact_channels
 from search_space.mixed import MixedLightNL, mixed_contexts, mixed_product
 
 from .gate import Threshold, nested_weights
+from .gated import Gated
 
 __all__ = ['GatedInsertion', 'GatedLightNL', 'affinity_steps', 'nested_candidates']
 
@@ -62,33 +62,7 @@ def affinity_steps(
     return steps[0], steps[1]
 
 
-class _Gated(BaseSuperNetModule):
-    """What AutoNL's supernet modules share: their thresholds, and the weights of the last forward pass."""
-
-    weights: dict[str, Tensor]
-    """Label to the weights of its candidates, in the space's order, as the last forward pass used them."""
-
-    def __getstate__(self):
-        return {**self.__dict__, 'weights': {}}  # part of an autograd graph, which a copy has no share in
-
-    def labelled_thresholds(self) -> dict[str, Threshold]:
-        """Label to the thresholds of its gates."""
-        raise NotImplementedError
-
-    def resample(self, memo):
-        """Nothing: gates are not sampled."""
-        return {}
-
-    def export_probs(self, memo):
-        """Label to candidate to 1 or 0: the gates are hard."""
-        spaces, chosen = self.simplify(), self.export(memo)
-        return {label: {c: float(c == chosen[label]) for c in spaces[label].values} for label in chosen}
-
-    def arch_parameters(self):
-        return [threshold.t for threshold in self.labelled_thresholds().values()]
-
-
-class GatedLightNL(_Gated, MixedLightNL):
+class GatedLightNL(Gated, MixedLightNL):
     """LightNL whose ratio and stride are nested candidates under gates (the paper's equation 9).
 
     The larger ratio is taken when ``‖ΔA‖² > t``, ΔA being what its extra channels add to the affinity, in units of the
@@ -141,7 +115,7 @@ class GatedLightNL(_Gated, MixedLightNL):
         }
 
 
-class GatedInsertion(_Gated, LayerChoice):
+class GatedInsertion(Gated, LayerChoice):
     """Insertion of LightNL under a gate: ``z = x + g · BN(DWConv(y))``, ``g`` open when ``‖W_d‖² > t``,
     the norm taken per channel.
 

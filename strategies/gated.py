@@ -1,0 +1,36 @@
+"""What the supernet modules of AutoNL have in common."""
+
+from __future__ import annotations
+
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from torch import Tensor
+
+from .gate import Threshold
+
+__all__ = ['Gated']
+
+
+class Gated(BaseSuperNetModule):
+    """A supernet module whose choices are gates: it has thresholds, and the weights of its last forward pass."""
+
+    weights: dict[str, Tensor]
+    """Label to the weights of its candidates, in the space's order, as the last forward pass used them."""
+
+    def __getstate__(self):
+        return {**self.__dict__, 'weights': {}}  # part of an autograd graph, which a copy has no share in
+
+    def labelled_thresholds(self) -> dict[str, Threshold]:
+        """Label to the thresholds of its gates."""
+        raise NotImplementedError
+
+    def resample(self, memo):
+        """Nothing: gates are not sampled."""
+        return {}
+
+    def export_probs(self, memo):
+        """Label to candidate to 1 or 0: the gates are hard."""
+        spaces, chosen = self.simplify(), self.export(memo)
+        return {label: {c: float(c == chosen[label]) for c in spaces[label].values} for label in chosen}
+
+    def arch_parameters(self):
+        return [threshold.t for threshold in self.labelled_thresholds().values()]
