@@ -218,9 +218,6 @@ def nni_search_space(choices: dict[str, tuple]) -> dict[str, dict]:
     return {label: {'_type': 'choice', '_value': list(candidates)} for label, candidates in choices.items()}
 
 
-# Reading skeletons from YAML. -----------------------------------------------------------------------------------
-
-
 def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -32,7 +32,6 @@ TEST_SEED_OFFSET = 1000
 GRACE_SECONDS = {True: 20.0, False: 5.0}
 """How long after a trial's end, successful or not, its result may still arrive: NNI handles the two in two threads."""
 
-
 START_SECONDS = 60.0
 """How long the next trial waits at most for the one before it to have started."""
 
@@ -134,8 +133,6 @@ class Comparison:
             **network,
         }
 
-    # What the tuner calls. --------------------------------------------------------------------------------------
-
     def add_workers(self, parameter_ids: list[int], send: Callable[[int, dict], None]) -> None:
         """Workers are free: each gets a trial through ``send``, as soon as a strategy has a request."""
         with self._lock:
@@ -168,8 +165,6 @@ class Comparison:
             parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
             self._known[_key(parameters)] = json.loads(value) if isinstance(value, str) else value
         _logger.info('%d results of earlier trials are there', len(self._known))
-
-    # The strategies' side. --------------------------------------------------------------------------------------
 
     def _run_strategy(self, name: str) -> None:
         try:
