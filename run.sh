@@ -40,7 +40,7 @@ run_experiment() {
     { echo "$output"; exit 1; }
   id=$(sed -n 's/.*run "nnictl stop \([[:alnum:]]*\)".*/\1/p' <<< "$output")
   [ -n "$id" ] || { echo "$output"; exit 1; }
-  trap 'nnictl stop "$id" > /dev/null' EXIT
+  trap "nnictl stop $id > /dev/null" EXIT  # expanded now: the variable is gone by then
   echo "Experiment $id; its web UI: http://127.0.0.1:$port/$prefix/"
   python -m analysis table "$id" --wait
   echo "Its web UI again: $PWD/.venv/bin/nnictl view $id --port $port   (without the prefix; see Safety in README.md)"
