@@ -105,6 +105,7 @@ def configuration() -> dict:
     arguments['retrain']['epochs'] = 1
     arguments['search']['epochs'] = 1
     arguments['strategies']['autonl']['warmup_epochs'] = 0
+    arguments['strategies']['autonl'] = arguments['strategies'].pop('autonl')  # last: its search is not trial 0
     arguments.update(budget=2.6, test_runs=1)  # a search of 1.6 epochs and a retraining of 1
     return configuration
 

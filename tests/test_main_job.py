@@ -53,6 +53,20 @@ def test_every_trial_ran_the_parameters_that_nni_has_recorded_for_it(finished_ex
         assert json.loads(file.read_text())['parameters'] == parameters
 
 
+def test_every_trial_reports_under_its_own_parameters_at_its_start_and_every_epoch(finished_experiment):
+    records = Experiment(finished_experiment[0].folder)
+    ids = {
+        event['trialJobId']: str(json.loads(event['data'])['parameter_id'])
+        for event in records.trial_events()
+        if event['data']
+    }
+    reported = {trial: [] for trial in ids}
+    for metric in records.metrics():
+        assert metric['parameterId'] == ids[metric['trialJobId']]
+        reported[metric['trialJobId']].append((metric['type'], metric['data'].get('epoch')))
+    assert all(r == [('PERIODICAL', 0), ('PERIODICAL', 1), ('FINAL', None)] for r in reported.values()), reported
+
+
 def test_strategies_see_no_test_data_before_the_end(frame):
     assert frame[frame.stage != 'test'].test_accuracy.isna().all()
     assert frame[frame.stage == 'test'].test_accuracy.notna().all()

@@ -13,7 +13,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.space import RawFormatModelSpace
+from nni.nas.execution.event import TrainingEndEvent
+from nni.nas.space import ModelStatus, RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
 from search_space.whole_file import write_whole
@@ -37,6 +38,19 @@ class _ReportEpochs(pl.Callback):
     def on_train_epoch_end(self, trainer, module):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.report({'default': metrics.get(self.default, 0.0), 'epoch': trainer.current_epoch + 1, **metrics})
+
+
+class _ThisTrial(SequentialExecutionEngine):
+    """Runs a one-shot strategy's supernet in this trial, as part of it.
+
+    NNI's own engine runs it as a trial within the trial: what it reports would stay there, and after it NNI takes what
+    this trial reports for that of parameters 0.
+    """
+
+    def submit_models(self, *models):
+        for model in models:
+            model.execute()
+            self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
 def run_trial(trial: TrialParameters, report: Report) -> tuple[dict[str, Any], torch.nn.Module]:
@@ -101,7 +115,7 @@ def _search(trial, parts, report):
     )
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
     started = time.perf_counter()
-    strategy(RawFormatModelSpace(space, searching), SequentialExecutionEngine())
+    strategy(RawFormatModelSpace(space, searching), _ThisTrial())
     seconds = time.perf_counter() - started
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
