@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
@@ -65,7 +64,7 @@ def _wait(experiment: Experiment, poll_seconds: float = 2.0) -> str:
             bar.n = min(total, _epochs_so_far(experiment))
             running = _running(experiment)
             bar.set_postfix_str(f'{status}; running: {running or "-"}')
-            if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL', 'VIEWED'):
+            if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL'):
                 return status
             time.sleep(poll_seconds)
 
@@ -85,8 +84,6 @@ def _epochs_so_far(experiment: Experiment) -> float:
 
 
 def _running(experiment: Experiment) -> str:
-    if not any(json.loads(e['data'])['parameters'] for e in experiment.trial_events() if e['data']):
-        return ''
     frame = trials(experiment)
     running = frame[frame.status == 'RUNNING']
     return ', '.join(f'{row.strategy} {row.stage}' for row in running.itertuples())

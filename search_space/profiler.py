@@ -20,7 +20,7 @@ class CostProfiler(Profiler):
     >>> strategy = RandomOneShot(filter={'profiler': CostProfiler(space), 'max': 350e6})
 
     It is no ``ExpressionProfiler``: NNI takes the mean of an expression by going through each row's combinations of
-    candidates in Python, 90 ms for ``mobile``. :class:`CostPenalty` has that mean from :meth:`Cost.expected`, in 1 ms.
+    candidates in Python. :class:`CostPenalty` has that mean from :meth:`Cost.expected`, in a few tensor products.
 
     Args:
         space: the model space, before or after a one-shot strategy made it a supernet.
