@@ -15,6 +15,7 @@ from search_space.mixed import MixedLightNL, mixed_contexts, mixed_product
 
 from .gate import Threshold, nested_weights
 from .gated import Gated
+from .processes import mean_over_processes
 
 __all__ = ['GatedInsertion', 'GatedLightNL', 'affinity_steps', 'nested_candidates']
 
@@ -41,7 +42,8 @@ def nested_candidates(name: str, candidates) -> list:
 def affinity_steps(
     contexts: dict[int, Tensor], all_positions: Tensor, channels: list[int], strides: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """``‖ΔA‖² / ‖A‖²`` of each step to a larger ratio, and of each step to a finer stride; the mean over the batch.
+    """``‖ΔA‖² / ‖A‖²`` of each step to a larger ratio, and of each step to a finer stride; the mean over the batch,
+    all processes' parts of it.
 
     ``A = x_c x_scᵀ / P`` is the affinity at the largest ratio and the finest stride. Its part between the channels i to
     j has ``‖ΔA‖²_F = ⟨x_Δᵀ x_Δ, x_sΔᵀ x_sΔ⟩ / P²``: Gram matrices, `(j − i)²`, no `P × p` matrix is formed.
@@ -55,11 +57,12 @@ def affinity_steps(
     k = channels[-1]
     by_stride = [contexts[stride][:, :, :k] for stride in strides]
     finest = by_stride[-1]
-    whole = (all_positions * finest).sum((1, 2)).mean().detach().clamp_min(torch.finfo(finest.dtype).tiny)
+    whole = (all_positions * finest).sum((1, 2)).mean()
     wider = [(all_positions[:, i:j, i:j] * finest[:, i:j, i:j]).sum((1, 2)).mean() for i, j in pairwise(channels)]
     finer = [(all_positions * (b - a)).sum((1, 2)).mean() for a, b in pairwise(by_stride)]
-    steps = [torch.stack(s) / whole if s else finest.new_zeros(0) for s in (wider, finer)]
-    return steps[0], steps[1]
+    norms = mean_over_processes(torch.stack([whole, *wider, *finer]))  # each process has its part of the batch
+    steps = norms[1:] / norms[0].detach().clamp_min(torch.finfo(finest.dtype).tiny)
+    return steps[: len(wider)], steps[len(wider) :]
 
 
 class GatedLightNL(Gated, MixedLightNL):

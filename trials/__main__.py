@@ -47,6 +47,7 @@ def _run(file: Path | None, out: Path | None) -> int:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
 
     import search_space  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from trials.distributed import other_processes
     from trials.parameters import TrialParameters
     from trials.train import run_trial, save_trial
 
@@ -59,7 +60,8 @@ def _run(file: Path | None, out: Path | None) -> int:
         def report(metrics):
             print(json.dumps(metrics))
 
-    result, network = run_trial(trial, report)
+    with other_processes(parameters, trial.devices):
+        result, network = run_trial(trial, report)
     if out is None and file is None:
         out = Path(os.environ['NNI_OUTPUT_DIR'])
     if out is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import Dataset, RandomSampler, SequentialSampler
+
+from .distributed import PartOfBatches, devices_of_trainer
 
 __all__ = ['Classifier', 'evaluator', 'loader']
 
@@ -38,7 +40,8 @@ class Classifier(LightningModule):
             {f'{part}_loss': loss.detach(), f'{part}_accuracy': accuracy},
             on_step=False,
             on_epoch=True,
-            batch_size=len(labels),
+            batch_size=float(len(labels)),  # not int, whose mean over processes Lightning would round
+            sync_dist=True,
         )
         return loss
 
@@ -62,12 +65,15 @@ class Classifier(LightningModule):
 
 
 def loader(data: Dataset, batch_size: int, seed: int | None = None) -> DataLoader:
-    """Batches of ``data``: in a random order drawn from ``seed`` and without the last partial one, or in order."""
+    """Batches of ``data``: in a random order drawn from ``seed`` and without the last partial one, or in order.
+
+    Where several processes train together, this one's part of them.
+    """
     if seed is None:
-        sampler = BatchSampler(SequentialSampler(data), batch_size, drop_last=False)
+        sampler = PartOfBatches(SequentialSampler(data), batch_size, drop_last=False)
     else:
         order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
-        sampler = BatchSampler(order, batch_size, drop_last=True)
+        sampler = PartOfBatches(order, batch_size, drop_last=True)
     return DataLoader(data, sampler=sampler, batch_size=None)
 
 
@@ -83,6 +89,7 @@ def evaluator(
     seed: int,
     shuffle_validation: bool = False,
     callbacks=(),
+    devices: int = 1,
 ) -> Lightning:
     """NNI's Lightning evaluator of the recipe.
 
@@ -92,11 +99,11 @@ def evaluator(
         seed: of the order of the batches.
         shuffle_validation: draw the validation part in a random order too, as a search does that learns from it.
         callbacks: Lightning's.
+        devices: that train together; see :func:`trials.distributed.other_processes`.
     """
     trainer = Trainer(
         max_epochs=epochs,
-        accelerator='auto',
-        devices=1,
+        **devices_of_trainer(devices, all_weights_in_every_step=not shuffle_validation),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

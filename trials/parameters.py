@@ -27,11 +27,12 @@ class TrialParameters:
         skeleton: name or file of the space's skeleton.
         dataset: name of the data set.
         epochs: passes over the training data (in a search: over the part that is not held out).
-        batch_size: images per step.
+        batch_size: images per step, over all devices.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's.
         label_smoothing: of the training loss.
-        threads: CPU threads of the trial.
+        threads: CPU threads of the trial, of each of its processes.
+        devices: GPUs, or where there is none processes, that train together, each on its part of every batch.
         held_out: fraction of the training data that a search learns its thresholds on.
         network: label to candidate; empty for a search.
         search_class: import path of the one-shot strategy; empty where there is no search.
@@ -49,6 +50,7 @@ class TrialParameters:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     threads: int = 1
+    devices: int = 1
     held_out: float = 0.2
     network: dict[str, Any] = field(default_factory=dict)
     search_class: str = ''
@@ -88,6 +90,7 @@ class TrialParameters:
             ('epochs', _is_count(self.epochs), 'a whole number of at least 1'),
             ('batch_size', _is_count(self.batch_size), 'a whole number of at least 1'),
             ('threads', _is_count(self.threads), 'a whole number of at least 1'),
+            ('devices', _is_count(self.devices), 'a whole number of at least 1'),
             ('seed', isinstance(self.seed, int) and self.seed >= 0, 'a whole number of at least 0'),
             ('learning_rate', _is_number(self.learning_rate) and self.learning_rate > 0, 'a number above 0'),
             ('weight_decay', _is_number(self.weight_decay) and self.weight_decay >= 0, 'a number of at least 0'),
@@ -100,6 +103,10 @@ class TrialParameters:
         ):
             if not valid:
                 raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
+            )
         if self.stage == 'search' and not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
         if self.stage != 'search':

@@ -74,7 +74,7 @@ def run_trial(trial: TrialParameters, report: Report) -> tuple[dict[str, Any], t
 
 
 def _recipe(trial: TrialParameters) -> dict[str, Any]:
-    names = ('epochs', 'batch_size', 'learning_rate', 'weight_decay', 'label_smoothing', 'seed')
+    names = ('epochs', 'batch_size', 'learning_rate', 'weight_decay', 'label_smoothing', 'seed', 'devices')
     return {name: getattr(trial, name) for name in names}
 
 
