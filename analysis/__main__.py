@@ -58,15 +58,39 @@ def _wait(experiment: Experiment, poll_seconds: float = 2.0) -> str:
     arguments = experiment.tuner_arguments()
     strategies, tests = len(arguments['strategies']), arguments.get('test_runs', 1)
     total = strategies * (arguments['budget'] + tests * arguments['retrain']['epochs'])
+    hosts = _HostWatch(experiment)
     with tqdm(total=total, unit='epoch', desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
         while True:
             status = experiment.status()
+            hosts.look(ended=status in ('STOPPED', 'ERROR'))
             bar.n = min(total, _epochs_so_far(experiment))
             running = _running(experiment)
             bar.set_postfix_str(f'{status}; running: {running or "-"}')
             if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL'):
                 return status
             time.sleep(poll_seconds)
+
+
+class _HostWatch:
+    """Says once of each host that does not answer what can be done; NNI 3.0 itself does not notice."""
+
+    def __init__(self, experiment: Experiment, seconds: float = 30.0):
+        self.experiment, self.seconds = experiment, seconds
+        self.next, self.silent, self.told = 0.0, set(), set()
+
+    def look(self, ended: bool) -> None:
+        """Look at all hosts, now and then; ``ended`` says that NNI's manager is gone."""
+        if time.monotonic() < self.next and not ended:
+            return
+        silent = set(self.experiment.silent_hosts())
+        for host in sorted(silent & (silent if ended else self.silent) - self.told):
+            tqdm.write(
+                f'Host {host} does not answer, and NNI waits for its trials. If it does not come back:\n'
+                f'  python -m trials drop-host {self.experiment.id} {host}',
+                file=sys.stderr,
+            )
+            self.told.add(host)
+        self.silent, self.next = silent, time.monotonic() + self.seconds
 
 
 _BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} epochs [{elapsed}<{remaining}, {postfix}]'

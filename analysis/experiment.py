@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -70,6 +71,20 @@ class Experiment:
             return rest.get(record['port'], '/check-status', record.get('prefixUrl'))['status']
         except (OSError, KeyError):
             return 'STOPPED'
+
+    def silent_hosts(self, seconds: float = 5.0) -> list[str]:
+        """Hosts of the training service ``remote`` whose SSH server does not answer within ``seconds``."""
+        service = self.profile()['params'].get('trainingService')
+        machines = service.get('machineList', []) if isinstance(service, dict) else []  # a list of several services
+        return [m['host'] for m in machines if not _answers(m['host'], m['port'], seconds)]
+
+
+def _answers(host: str, port: int, seconds: float) -> bool:
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _metric_value(data: str) -> Any:

@@ -26,8 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         '--out', type=Path, metavar='DIR', help="where to leave network.pt and trial.json; NNI's by default"
     )
+    drop = commands.add_parser(
+        'drop-host',
+        help='let an experiment on several hosts go on without one that is lost',
+        description='Stop an experiment, take a host off its list, and resume it. No finished trial is lost.',
+    )
+    drop.add_argument('experiment', help="NNI's id of it")
+    drop.add_argument('host', help='as in machineList of its trainingService')
     args = parser.parse_args(arguments)
     try:
+        if args.command == 'drop-host':
+            from .lost_host import drop_host
+
+            drop_host(args.experiment, args.host)
+            print(f'{args.experiment} goes on without {args.host}: python -m analysis table {args.experiment} --wait')
+            return 0
         return _run(args.parameters, args.out)
     except ValueError as error:
         print(f'python -m trials: {error}', file=sys.stderr)
