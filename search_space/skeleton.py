@@ -11,7 +11,17 @@ from typing import Any
 
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
-__all__ = ['ABSENT', 'PRESENT', 'Row', 'Skeleton', 'closest', 'load_skeleton', 'nni_search_space', 'shipped_skeletons']
+__all__ = [
+    'ABSENT',
+    'PRESENT',
+    'Row',
+    'Skeleton',
+    'closest',
+    'idle_choices',
+    'load_skeleton',
+    'nni_search_space',
+    'shipped_skeletons',
+]
 
 PRESENT, ABSENT = 'present', 'absent'
 """The candidates of ``lightnl`` (is the block inserted?) and of ``presence`` (is the row there?)."""
@@ -163,7 +173,7 @@ class Skeleton:
         """
         sample = self.check_sample(sample)
         for index, row in enumerate(self.fix(sample).rows):
-            for key in _idle(row.presence, row.lightnl):
+            for key in idle_choices(row.presence, row.lightnl):
                 if label(index, key) in sample:
                     sample[label(index, key)] = self.rows[index].candidates(key)[0]
         return sample
@@ -181,7 +191,7 @@ class Skeleton:
         }
 
 
-def _idle(presence, lightnl) -> tuple[str, ...]:
+def idle_choices(presence, lightnl) -> tuple[str, ...]:
     """The searched attributes that do not show in a row with this ``presence`` and ``lightnl``."""
     if presence == ABSENT:
         return tuple(key for key in Row.SEARCHED if key != 'presence')
@@ -322,7 +332,7 @@ def _parse_values(data: Any, where: str) -> dict[str, Any]:
 def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
     values = {**every_row, **own}
     _check_complete(values, Row, _ROW_RULES, where)
-    for key in _idle(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
+    for key in idle_choices(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
         # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
         if isinstance(own.get(key), tuple):
             raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,14 +50,14 @@ def nested_weights(gates: Tensor) -> Tensor:
 
 
 class Threshold(nn.Module):
-    """Learned thresholds of one choice: gate j is open when ``norm_j > t_j``.
+    """Learned thresholds of one choice among nested candidates: gate j is open when ``norm_j > t_j``.
 
     Until :meth:`activate` every gate is open, and ``t`` takes no part. Training keeps the norm, as a running mean where
     it depends on the batch: what is kept decides the gate, in training as in evaluation, and the gate's gradient goes
     to the norm at hand and to ``t``. So at any moment the supernet is one network, the one that :meth:`is_open` names.
 
     Args:
-        gates: how many; one less than there are candidates.
+        candidates: each containing the one before it; gate j is what candidate j adds to candidate j - 1.
         momentum: of the running mean.
     """
 
@@ -63,9 +65,10 @@ class Threshold(nn.Module):
     norm: Tensor
     active: Tensor
 
-    def __init__(self, gates: int = 1, momentum: float = 0.1):
+    def __init__(self, candidates: Sequence, momentum: float = 0.1):
         super().__init__()
-        self.momentum = momentum
+        self.candidates, self.momentum = tuple(candidates), momentum
+        gates = len(self.candidates) - 1
         self.t = nn.Parameter(torch.zeros(gates))
         self.register_buffer('norm', torch.zeros(gates))
         self.register_buffer('observed', torch.tensor(False))
@@ -96,3 +99,16 @@ class Threshold(nn.Module):
     def is_open(self) -> Tensor:
         """Which gates are open now, `(n,)` of bool."""
         return (self.norm > self.t) | ~self.active
+
+    def chosen(self):
+        """The candidate that the gates choose now: the last that is reached."""
+        return self.candidates[int(self.is_open().int().cumprod(0).sum())]
+
+    @torch.no_grad()
+    def choose(self, candidate, margin: float) -> None:
+        """Make the gates choose ``candidate``: a threshold that says otherwise moves to ``margin`` from its norm."""
+        index = self.candidates.index(candidate)
+        is_open = self.is_open()
+        self.t[:index] = torch.where(is_open[:index], self.t[:index], self.norm[:index] - margin)
+        if index < len(is_open) and is_open[index]:
+            self.t[index] = self.norm[index] + margin

@@ -23,6 +23,10 @@ class Gated(BaseSuperNetModule):
         """Label to the thresholds of its gates."""
         raise NotImplementedError
 
+    def export(self, memo):
+        """Label to the candidate that its gates choose now."""
+        return {label: threshold.chosen() for label, threshold in self.labelled_thresholds().items()}
+
     def resample(self, memo):
         """Nothing: gates are not sampled."""
         return {}

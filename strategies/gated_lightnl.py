@@ -74,7 +74,7 @@ class GatedLightNL(Gated, MixedLightNL):
         self.nested = {
             name: nested_candidates(name, mutable.grid()) for name, mutable in self.mutable_arguments.items()
         }
-        self.thresholds = nn.ModuleDict({name: Threshold(len(c) - 1) for name, c in self.nested.items()})
+        self.thresholds = nn.ModuleDict({name: Threshold(c) for name, c in self.nested.items()})
         self.weights = {}
 
     @classmethod
@@ -107,13 +107,6 @@ class GatedLightNL(Gated, MixedLightNL):
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.mutable_arguments[name].label: threshold for name, threshold in self.thresholds.items()}
 
-    def export(self, memo):
-        """Label to the candidate that the gates choose now."""
-        return {
-            self.mutable_arguments[name].label: self.nested[name][int(threshold.is_open().int().cumprod(0).sum())]
-            for name, threshold in self.thresholds.items()
-        }
-
 
 class GatedInsertion(Gated, LayerChoice):
     """Insertion of LightNL under a gate: ``z = x + g · BN(DWConv(y))``, ``g`` open when ``‖W_d‖² > t``,
@@ -125,7 +118,7 @@ class GatedInsertion(Gated, LayerChoice):
 
     def __init__(self, candidates: dict[str, nn.Module], label: str):
         super().__init__(candidates, label=label)
-        self.threshold = Threshold()
+        self.threshold = Threshold((ABSENT, PRESENT))
         self.weights = {}
 
     @classmethod
@@ -149,7 +142,3 @@ class GatedInsertion(Gated, LayerChoice):
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.label: self.threshold}
-
-    def export(self, memo):
-        """Label to ``present`` or ``absent``, as the gate decides now."""
-        return {self.label: PRESENT if bool(self.threshold.is_open()) else ABSENT}

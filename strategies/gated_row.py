@@ -70,7 +70,7 @@ class GatedRow(Gated):
         table = self.skeleton.rows[self.index]
         self.mutable_of = {key: self.add_mutable(row_choice(self.index, key, table)) for key in searched}
         self.nested = {key: sorted(table.candidates(key)) for key in searched}  # 'absent' sorts before 'present'
-        self.thresholds = nn.ModuleDict({key: Threshold(len(c) - 1) for key, c in self.nested.items()})
+        self.thresholds = nn.ModuleDict({key: Threshold(c) for key, c in self.nested.items()})
         self.row = self._fixed({key: max(table.candidates(key)) for key in KEYS})
         self.row.lightnl = source.lightnl
         self.in_channels = self.skeleton.in_channels(self.index)
@@ -166,10 +166,3 @@ class GatedRow(Gated):
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.mutable_of[key].label: threshold for key, threshold in self.thresholds.items()}
-
-    def export(self, memo):
-        """Label to the candidate that the gates choose now."""
-        return {
-            self.mutable_of[key].label: self.nested[key][int(threshold.is_open().int().cumprod(0).sum())]
-            for key, threshold in self.thresholds.items()
-        }

@@ -203,10 +203,10 @@ def test_a_choice_without_a_gate_is_refused():
         AutoNL().mutate_model(space)
 
 
-def test_a_space_without_choices_is_refused():
+def test_a_space_without_lightnl_positions_is_refused():
     skeleton = load_skeleton('cued')
     fixed = skeleton.fix({label: candidates[0] for label, candidates in skeleton.choices().items()})
-    with pytest.raises(ValueError, match='nothing to search'):
+    with pytest.raises(ValueError, match='no LightNL positions to search'):
         AutoNL().mutate_model(LightNLSpace(fixed))
 
 
