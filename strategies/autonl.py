@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from .gated import Gated
 from .gated_lightnl import GatedInsertion, GatedLightNL
 from .gated_row import GatedRow
 from .objective import CostObjective
-from .selection import front
+from .selection import front, measuring
 
 __all__ = ['AutoNL', 'AutoNLModule']
 
@@ -180,7 +179,7 @@ class AutoNLModule(DartsLightningModule):
                 known[key] = self._held_out_loss(batches)
             return known[key]
 
-        with _measuring(self.training_module):
+        with measuring(self.training_module):
             self.selected = front(self.cost, self.budgets, self.export(), loss)
         set_gates(self.selected[self.budgets.index(max(self.budgets))])
 
@@ -194,28 +193,6 @@ class AutoNLModule(DartsLightningModule):
                 loss = self.training_module.training_step(batch, index)
             total = total + (loss['loss'] if isinstance(loss, dict) else loss)
         return float(self.trainer.strategy.reduce(total / len(batches), reduce_op='mean'))
-
-
-@contextmanager
-def _measuring(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, with the batches' own statistics in BN (those kept are of other gates), and nothing logged."""
-    training = {m: m.training for m in module.modules()}
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    log = module.log
-    try:
-        module.eval()
-        module.log = lambda *args, **kwargs: None
-        for m in norms:
-            m.train()
-            m.momentum = 0.0
-        yield
-    finally:
-        module.log = log
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-        for m, was_training in training.items():
-            m.training = was_training
 
 
 class AutoNL(OneShotStrategy):
@@ -279,7 +256,8 @@ class AutoNL(OneShotStrategy):
         if target_macs is not None and latency is not None:
             raise ValueError('AutoNL: latency goes with target_ms, not with target_macs: one of the two is the cost')
         self.latency = LatencyTable.load(latency) if isinstance(latency, str | Path) else latency
-        self.budgets = _budgets('target_macs' if latency is None else 'target_ms', target_macs or target_ms)
+        name, target = ('target_macs', target_macs) if latency is None else ('target_ms', target_ms)
+        self.budgets = _budgets(name, target)
         self.cost_weight = cost_weight
         self.warmup_epochs = warmup_epochs
         self.threshold_learning_rate = threshold_learning_rate
@@ -336,10 +314,11 @@ class AutoNL(OneShotStrategy):
 
 
 def _budgets(name: str, value: float | Sequence[float] | None) -> tuple[float, ...]:
-    budgets = () if value is None else tuple(value) if isinstance(value, Sequence) else (value,)
-    for budget in budgets:
-        if not isinstance(budget, int | float) or not 0 < budget < float('inf'):
-            raise ValueError(f'AutoNL: {name} must be a number above 0, or several, but is {value!r}')
+    if value is None:
+        return ()
+    budgets = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not budgets or not all(isinstance(b, int | float) and 0 < b < float('inf') for b in budgets):
+        raise ValueError(f'AutoNL: {name} must be a number above 0, or several, but is {value!r}')
     return budgets
 
 

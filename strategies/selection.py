@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
 
 from search_space import Cost
 from search_space.skeleton import Sample
 
 from .budget import TOLERANCE, best_within, effective
 
-__all__ = ['front', 'loss_changes']
+__all__ = ['front', 'loss_changes', 'measuring']
 
 ROUNDS = 2
 """How often choices are measured for one budget: around where the search ended, then around what was found."""
@@ -64,3 +67,29 @@ def front(cost: Cost, budgets: Sequence[float], sample: Sample, loss: Callable[[
             sample = best
         sample = found[budget] = min(tried, key=lambda pair: pair[0])[1]
     return [found[budget] for budget in budgets]
+
+
+@contextmanager
+def measuring(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, with the batches' own statistics in BN (those kept are of other gates), and nothing logged.
+
+    Args:
+        module: a Lightning module; afterwards it is as it was.
+    """
+    training = {m: m.training for m in module.modules()}
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    log = module.log
+    try:
+        module.eval()
+        module.log = lambda *args, **kwargs: None
+        for m in norms:
+            m.train()
+            m.momentum = 0.0
+        yield
+    finally:
+        module.log = log
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+        for m, was_training in training.items():
+            m.training = was_training

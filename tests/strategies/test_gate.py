@@ -68,3 +68,18 @@ def test_evaluation_does_not_move_the_running_mean():
     threshold.eval()
     threshold(torch.tensor([100.0]), running_mean=True)
     assert threshold.norm.item() == 1
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=4), st.data())
+def test_gates_choose_the_candidate_that_they_are_told_to(distances, data):
+    candidates = list(range(len(distances) + 1))
+    threshold = Threshold(candidates)
+    threshold(torch.ones(len(distances)), running_mean=False)
+    threshold.activate(margin=0.5)
+    threshold.t.data = threshold.norm - torch.tensor(distances)
+    before, chosen = threshold.t.detach().clone(), threshold.chosen()
+    candidate = data.draw(st.sampled_from(candidates))
+    threshold.choose(candidate, margin=0.1)
+    assert threshold.chosen() == candidate
+    if candidate == chosen:
+        assert torch.equal(threshold.t, before)
