@@ -241,7 +241,8 @@ def test_measuring_leaves_no_trace_in_the_supernet(searched):
 
     def state():
         flags = [(m.training, getattr(m, 'momentum', None)) for m in module.modules()]
-        values = {k: v.clone() for k, v in module.state_dict().items() if not k.endswith('num_batches_tracked')}
+        buffers = {k: v for k, v in module.named_buffers() if not k.endswith('num_batches_tracked')}
+        values = {k: v.detach().clone() for k, v in (*buffers.items(), *module.named_parameters())}
         return flags, values, module.log
 
     flags, values, log = state()
