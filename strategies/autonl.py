@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search_space import Cost
 
+from .finite_loss import FiniteLoss
 from .gate import Threshold
 from .gated_lightnl import GatedInsertion, GatedLightNL
 from .gated_row import GatedRow
@@ -32,12 +33,15 @@ class AutoNLModule(DartsLightningModule):
     def __init__(self, training_module, cost: Cost, cost_weight: float, margin: float, warmup_epochs: int, **kwargs):
         super().__init__(training_module, warmup_epochs=warmup_epochs, **kwargs)
         self.cost, self.cost_weight, self.margin = cost, cost_weight, margin
+        self.loss_name = 'weight loss'  # of the step at hand
 
     def training_step(self, batch, batch_idx):
         if self.trainer.current_epoch >= self.warmup_epochs:
             self._threshold_step(batch['val'], batch_idx)
         loss_and_metrics = self.training_module.training_step(batch['train'], 2 * batch_idx + 1)
         loss = loss_and_metrics['loss'] if isinstance(loss_and_metrics, dict) else loss_and_metrics
+        self.log('weight_loss', loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+        self.loss_name = 'weight loss'
         self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         return loss_and_metrics
@@ -56,6 +60,7 @@ class AutoNLModule(DartsLightningModule):
             cost = self.cost.expected(self.choice_weights())
             self.log('macs', cost.detach(), on_step=False, on_epoch=True)
             self.log('threshold_loss', loss.detach(), on_step=False, on_epoch=True)
+            self.loss_name = 'threshold loss'
             self.manual_backward(loss + self.cost_weight * torch.log(cost))
         finally:
             for weight in weights:
@@ -94,14 +99,25 @@ class AutoNLModule(DartsLightningModule):
         first, last = self.warmup_epochs, self.trainer.max_epochs
         return self.arc_learning_rate * min(1.0, (last - self.trainer.current_epoch) / max(1, last - first))
 
-    def on_train_epoch_end(self):
+    def configure_callbacks(self):
+        return [FiniteLoss()]
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.is_last_batch:  # and not when the epoch has ended, which callbacks are told of first
+            self._log_gates()
+        return super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def _log_gates(self) -> None:
+        values = {}
+        if self.trainer.current_epoch < self.warmup_epochs:
+            values['macs'] = self.cost.expected(self.choice_weights()).detach()
         for label, threshold in self.thresholds().items():
             for gate, (norm, t, is_open) in enumerate(
                 zip(threshold.norm, threshold.t.detach(), threshold.is_open(), strict=True), start=1
             ):
                 name = label if len(threshold.t) == 1 else f'{label}#{gate}'
-                self.log_dict({f'norm/{name}': norm, f'threshold/{name}': t, f'gate/{name}': is_open.float()})
-        return super().on_train_epoch_end()
+                values.update({f'norm/{name}': norm, f'threshold/{name}': t, f'gate/{name}': is_open.float()})
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
 
 class AutoNL(OneShotStrategy):
