@@ -18,6 +18,7 @@ from search_space.latency import LatencyTable
 from search_space.skeleton import Sample
 
 from .budget import check_budget
+from .finite_loss import FiniteLoss
 from .gate import Threshold
 from .gated import Gated
 from .gated_lightnl import GatedInsertion, GatedLightNL
@@ -69,6 +70,7 @@ class AutoNLModule(DartsLightningModule):
         super().__init__(training_module, warmup_epochs=warmup_epochs, **kwargs)
         self.costs, self.objective, self.budgets, self.margin = costs, objective, tuple(budgets), margin
         self.selected: list[Sample] = []
+        self.loss_name = 'weight loss'  # of the step at hand
 
     @property
     def cost(self) -> Cost:
@@ -80,6 +82,8 @@ class AutoNLModule(DartsLightningModule):
             self._threshold_step(batch['val'], batch_idx)
         loss_and_metrics = self.training_module.training_step(batch['train'], 2 * batch_idx + 1)
         loss = loss_and_metrics['loss'] if isinstance(loss_and_metrics, dict) else loss_and_metrics
+        self.log('weight_loss', loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+        self.loss_name = 'weight loss'
         self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         return loss_and_metrics
@@ -100,6 +104,7 @@ class AutoNLModule(DartsLightningModule):
                 cost = cost_of.expected(weights_of)
                 self.log(name, cost.detach(), on_step=False, on_epoch=True)
             self.log('threshold_loss', loss.detach(), on_step=False, on_epoch=True)
+            self.loss_name = 'threshold loss'
             self.manual_backward(loss + self.objective(cost))
             self.objective.adapt(cost.detach())
         finally:
@@ -139,17 +144,28 @@ class AutoNLModule(DartsLightningModule):
         first, last = self.warmup_epochs, self.trainer.max_epochs
         return self.arc_learning_rate * min(1.0, (last - self.trainer.current_epoch) / max(1, last - first))
 
-    def on_train_epoch_end(self):
-        if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
-            self._select()
-        self.log('cost_weight', self.objective.cost_weight)
+    def configure_callbacks(self):
+        return [FiniteLoss()]
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.is_last_batch:  # and not when the epoch has ended, which callbacks are told of first
+            if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
+                self._select()
+            self._log_gates()
+        return super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def _log_gates(self) -> None:
+        values = {'cost_weight': self.objective.cost_weight}
+        if self.trainer.current_epoch < self.warmup_epochs:
+            choice_weights = self.choice_weights()
+            values.update({name: cost.expected(choice_weights).detach() for name, cost in self.costs.items()})
         for label, threshold in self.thresholds().items():
             for gate, (norm, t, is_open) in enumerate(
                 zip(threshold.norm, threshold.t.detach(), threshold.is_open(), strict=True), start=1
             ):
                 name = label if len(threshold.t) == 1 else f'{label}#{gate}'
-                self.log_dict({f'norm/{name}': norm, f'threshold/{name}': t, f'gate/{name}': is_open.float()})
-        return super().on_train_epoch_end()
+                values.update({f'norm/{name}': norm, f'threshold/{name}': t, f'gate/{name}': is_open.float()})
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_end(self):
         self._select()  # where training was ended before its last epoch

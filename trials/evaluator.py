@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import nni
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 __all__ = ['Classifier', 'evaluator', 'loader']
 
@@ -61,6 +63,20 @@ class Classifier(LightningModule):
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
 
 
+@nni.trace
+class _Loader(DataLoader):
+    """PyTorch's loader, with the state of the generator that draws its order."""
+
+    def __iter__(self):
+        yield from super().__iter__()  # which draws: not before the first batch, when states are restored
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {'order': self.sampler.sampler.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.sampler.sampler.generator.set_state(state['order'])
+
+
 def loader(data: Dataset, batch_size: int, seed: int | None = None) -> DataLoader:
     """Batches of ``data``: in a random order drawn from ``seed`` and without the last partial one, or in order."""
     if seed is None:
@@ -68,7 +84,7 @@ def loader(data: Dataset, batch_size: int, seed: int | None = None) -> DataLoade
     else:
         order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
         sampler = BatchSampler(order, batch_size, drop_last=True)
-    return DataLoader(data, sampler=sampler, batch_size=None)
+    return _Loader(data, sampler=sampler, batch_size=None)
 
 
 def evaluator(
@@ -83,6 +99,7 @@ def evaluator(
     seed: int,
     shuffle_validation: bool = False,
     callbacks=(),
+    progress_bar: bool = False,
 ) -> Lightning:
     """NNI's Lightning evaluator of the recipe.
 
@@ -92,14 +109,15 @@ def evaluator(
         seed: of the order of the batches.
         shuffle_validation: draw the validation part in a random order too, as a search does that learns from it.
         callbacks: Lightning's.
+        progress_bar: show Lightning's.
     """
     trainer = Trainer(
         max_epochs=epochs,
         accelerator='auto',
         devices=1,
         logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
