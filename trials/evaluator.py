@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import Dataset
+
+from .loader import Loader, loader
 
 __all__ = ['Classifier', 'evaluator', 'loader']
 
@@ -46,10 +49,14 @@ class Classifier(LightningModule):
         return self._step(batch, 'train')
 
     def validation_step(self, batch, batch_idx):
-        self._step(batch, 'validation')
+        self._measure(batch, 'validation')
 
     def test_step(self, batch, batch_idx):
-        self._step(batch, 'test')
+        self._measure(batch, 'test')
+
+    def _measure(self, batch, part: str) -> None:
+        if len(batch[1]):  # of a last batch of one image, none is left when that cannot be read
+            self._step(batch, part)
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(
@@ -61,14 +68,18 @@ class Classifier(LightningModule):
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
 
 
-def loader(data: Dataset, batch_size: int, seed: int | None = None) -> DataLoader:
-    """Batches of ``data``: in a random order drawn from ``seed`` and without the last partial one, or in order."""
-    if seed is None:
-        sampler = BatchSampler(SequentialSampler(data), batch_size, drop_last=False)
-    else:
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
-        sampler = BatchSampler(order, batch_size, drop_last=True)
-    return DataLoader(data, sampler=sampler, batch_size=None)
+class _LoaderStates(Callback):
+    """The loaders' states in Lightning's checkpoints: by itself it restores them in the middle of an epoch only."""
+
+    def __init__(self, *loaders: Loader):
+        self.loaders = loaders
+
+    def state_dict(self) -> dict[str, list]:
+        return {'loaders': [batches.state_dict() for batches in self.loaders]}
+
+    def load_state_dict(self, state: dict[str, list]) -> None:
+        for batches, own in zip(self.loaders, state['loaders'], strict=True):
+            batches.load_state_dict(own)
 
 
 def evaluator(
@@ -81,18 +92,24 @@ def evaluator(
     weight_decay: float,
     label_smoothing: float,
     seed: int,
+    workers: int = 0,
     shuffle_validation: bool = False,
     callbacks=(),
 ) -> Lightning:
     """NNI's Lightning evaluator of the recipe.
 
+    Lightning's checkpoints of its trainer carry where its loaders are.
+
     Args:
         train, validation: the parts.
         epochs, batch_size, learning_rate, weight_decay, label_smoothing: the recipe.
-        seed: of the order of the batches.
+        seed: of the order of the batches, and of random augmentation.
+        workers: processes that read images, for each loader.
         shuffle_validation: draw the validation part in a random order too, as a search does that learns from it.
         callbacks: Lightning's.
     """
+    batches = loader(train, batch_size, seed, workers)
+    checked = loader(validation, batch_size, seed + 1 if shuffle_validation else None, workers)
     trainer = Trainer(
         max_epochs=epochs,
         accelerator='auto',
@@ -102,11 +119,11 @@ def evaluator(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, _LoaderStates(batches, checked)],
     )
     return Lightning(
         Classifier(learning_rate, weight_decay, label_smoothing),
         trainer,
-        train_dataloaders=loader(train, batch_size, seed),
-        val_dataloaders=loader(validation, batch_size, seed + 1 if shuffle_validation else None),
+        train_dataloaders=batches,
+        val_dataloaders=checked,
     )

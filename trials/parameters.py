@@ -8,11 +8,12 @@ from typing import Any
 
 from search_space.skeleton import Skeleton, closest, load_skeleton
 
-from .datasets import DATASETS
+from .datasets import DATASETS, check_arguments
 
 __all__ = ['STAGES', 'TrialParameters']
 
 STAGES = ('search', 'retrain', 'test')
+_GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments'}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class TrialParameters:
         weight_decay: AdamW's.
         label_smoothing: of the training loss.
         threads: CPU threads of the trial.
+        workers: processes that read images, where these are in files.
         held_out: fraction of the training data that a search learns its thresholds on.
+        dataset_arguments: of the data set, such as ``folder``.
         network: label to candidate; empty for a search.
         search_class: import path of the one-shot strategy; empty where there is no search.
         search_arguments: its arguments.
@@ -49,20 +52,22 @@ class TrialParameters:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     threads: int = 1
+    workers: int = 0
     held_out: float = 0.2
+    dataset_arguments: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     search_class: str = ''
     search_arguments: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> TrialParameters:
-        """Read the flat form: choices under their labels, the search's arguments under ``class/``.
+        """Read the flat form: choices under their labels, arguments under ``class/`` (a search's) and ``dataset/``.
 
         Raises:
             ValueError: a key is unknown or missing, or a value is not valid for it.
         """
-        names = {f.name for f in dataclasses.fields(cls)} - {'network', 'search_class', 'search_arguments'}
-        values: dict[str, Any] = {'network': {}, 'search_arguments': {}}
+        names = {f.name for f in dataclasses.fields(cls)} - _GATHERED
+        values: dict[str, Any] = {'network': {}, 'search_arguments': {}, 'dataset_arguments': {}}
         for key, value in parameters.items():
             if key in names:
                 values[key] = value
@@ -70,6 +75,8 @@ class TrialParameters:
                 values['search_class'] = value
             elif key.startswith('class/'):
                 values['search_arguments'][key.removeprefix('class/')] = value
+            elif key.startswith('dataset/'):
+                values['dataset_arguments'][key.removeprefix('dataset/')] = value
             elif '/' in key:
                 values['network'][key] = value
             else:
@@ -84,10 +91,11 @@ class TrialParameters:
     def _check(self) -> None:
         for name, valid, what in (
             ('stage', self.stage in STAGES, f'one of {", ".join(STAGES)}'),
-            ('dataset', self.dataset in DATASETS, f'one of {", ".join(DATASETS)}'),
+            ('dataset', self.dataset in list(DATASETS), f'one of {", ".join(DATASETS)}'),
             ('epochs', _is_count(self.epochs), 'a whole number of at least 1'),
             ('batch_size', _is_count(self.batch_size), 'a whole number of at least 1'),
             ('threads', _is_count(self.threads), 'a whole number of at least 1'),
+            ('workers', isinstance(self.workers, int) and self.workers >= 0, 'a whole number of at least 0'),
             ('seed', isinstance(self.seed, int) and self.seed >= 0, 'a whole number of at least 0'),
             ('learning_rate', _is_number(self.learning_rate) and self.learning_rate > 0, 'a number above 0'),
             ('weight_decay', _is_number(self.weight_decay) and self.weight_decay >= 0, 'a number of at least 0'),
@@ -100,6 +108,7 @@ class TrialParameters:
         ):
             if not valid:
                 raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
+        check_arguments(self.dataset, self.dataset_arguments)
         if self.stage == 'search' and not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
         if self.stage != 'search':

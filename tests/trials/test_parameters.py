@@ -42,7 +42,10 @@ BAD = [
     ({'epoch': 3}, "unknown trial parameter 'epoch'; did you mean 'epochs'?"),
     ({'stage': 'train'}, "stage must be one of search, retrain, test, not 'train'"),
     ({'stage': 'search'}, "'class', the one-shot strategy, is missing"),
-    ({'dataset': 'cued-digit'}, "dataset must be one of cued-digits, not 'cued-digit'"),
+    (
+        {'dataset': 'cued-digit'},
+        "dataset must be one of cued-digits, digits, cifar10, cifar100, imagenet, image-folder, not 'cued-digit'",
+    ),
     ({'skeleton': 'cud'}, "no skeleton 'cud'"),
     ({'epochs': 0}, 'epochs must be a whole number of at least 1, not 0'),
     ({'epochs': 1.5}, 'epochs must be a whole number of at least 1, not 1.5'),
