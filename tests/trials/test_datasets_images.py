@@ -222,6 +222,12 @@ def test_a_trial_on_image_files_says_how_many_it_skipped(tmp_path, capsys):
         'epochs': 1,
         'batch_size': 8,
         'learning_rate': 0.01,
+        'optimizer': 'rmsprop',
+        'schedule': 'cosine',
+        'learning_rate_warmup': 0.5,
+        'ema_decay': 0.9,
+        'gradient_clip': 1.0,
+        'decay_norm_and_bias': False,
         'workers': 1,
     }
     file = tmp_path / 'parameters.json'
