@@ -96,6 +96,7 @@ class Threshold(nn.Module):
             norm: of what each gate lets through.
             running_mean: is ``norm`` one batch's, to be averaged over batches? If not it stands for itself.
         """
+        norm = norm.to(self.norm.dtype)  # in mixed precision it comes in the lower one
         if self.training:
             self.norm.lerp_(norm.detach(), self.momentum if running_mean and self.observed else 1.0)
             self.observed = True
