@@ -46,7 +46,7 @@ def _run(file: Path | None, out: Path | None) -> int:
     if file is None:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
 
-    import search_space  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.parameters import TrialParameters
     from trials.train import run_trial, save_trial
 
