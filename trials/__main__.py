@@ -1,4 +1,4 @@
-"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it."""
+"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it; ``check``: an experiment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m trials', description='Run a trial of the experiment.')
+    parser = argparse.ArgumentParser(prog='python -m trials', description='Check an experiment, or run a trial of it.')
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser(
         'run',
@@ -26,12 +26,29 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         '--out', type=Path, metavar='DIR', help="where to leave network.pt and trial.json; NNI's by default"
     )
+    check = commands.add_parser(
+        'check',
+        help='say what is wrong with an experiment.yaml',
+        description='Say what is wrong with an experiment.yaml, one line each, and start nothing.',
+    )
+    check.add_argument('file', type=Path, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml')
     args = parser.parse_args(arguments)
+    if args.command == 'check':
+        return _check(args.file)
     try:
         return _run(args.parameters, args.out)
     except ValueError as error:
         print(f'python -m trials: {error}', file=sys.stderr)
         return 2
+
+
+def _check(file: Path) -> int:
+    from trials.check import experiment_problems
+
+    problems = experiment_problems(file)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 2 if problems else 0
 
 
 def _run(file: Path | None, out: Path | None) -> int:

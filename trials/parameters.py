@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.skeleton import Skeleton, closest, load_skeleton
+from strategies.arguments import HELD_OUT
 
 from .datasets import DATASETS
 
@@ -36,6 +37,7 @@ class TrialParameters:
         network: label to candidate; empty for a search.
         search_class: import path of the one-shot strategy; empty where there is no search.
         search_arguments: its arguments.
+        candidates: label to the candidates that the search may choose from, where they are not all of the skeleton's.
     """
 
     strategy: str
@@ -49,20 +51,27 @@ class TrialParameters:
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     threads: int = 1
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
     network: dict[str, Any] = field(default_factory=dict)
     search_class: str = ''
     search_arguments: dict[str, Any] = field(default_factory=dict)
+    candidates: dict[str, list] = field(default_factory=dict)
 
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> TrialParameters:
-        """Read the flat form: choices under their labels, the search's arguments under ``class/``.
+        """Read the flat form: choices under their labels, a search's arguments under ``class/``, and under
+        ``candidates/`` what the experiment's search space has left of a label.
 
         Raises:
             ValueError: a key is unknown or missing, or a value is not valid for it.
         """
-        names = {f.name for f in dataclasses.fields(cls)} - {'network', 'search_class', 'search_arguments'}
-        values: dict[str, Any] = {'network': {}, 'search_arguments': {}}
+        names = {f.name for f in dataclasses.fields(cls)} - {
+            'network',
+            'search_class',
+            'search_arguments',
+            'candidates',
+        }
+        values: dict[str, Any] = {'network': {}, 'search_arguments': {}, 'candidates': {}}
         for key, value in parameters.items():
             if key in names:
                 values[key] = value
@@ -70,6 +79,8 @@ class TrialParameters:
                 values['search_class'] = value
             elif key.startswith('class/'):
                 values['search_arguments'][key.removeprefix('class/')] = value
+            elif key.startswith('candidates/'):
+                values['candidates'][key.removeprefix('candidates/')] = value
             elif '/' in key:
                 values['network'][key] = value
             else:
@@ -102,12 +113,17 @@ class TrialParameters:
                 raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
         if self.stage == 'search' and not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
+        space = self.space()
         if self.stage != 'search':
-            self.space().check_sample(self.network)
+            space.check_sample(self.network)
 
     def space(self) -> Skeleton:
-        """The skeleton."""
-        return load_skeleton(self.skeleton)
+        """The skeleton, with the candidates that are left."""
+        return load_skeleton(self.skeleton).restrict(self.candidates)
+
+    def whole_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """``sample`` of :meth:`space` with the labels, too, that have one candidate left."""
+        return load_skeleton(self.skeleton).sample_of(self.space().fix(sample))
 
 
 def _is_count(value) -> bool:

@@ -18,6 +18,7 @@ from nni.nas.space import ModelStatus, RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
 from search_space.whole_file import write_whole
+from strategies.one_shot_trial import search_passes
 from strategies.strategy_class import strategy_class
 
 from . import datasets
@@ -122,15 +123,13 @@ def _search(trial, parts, report):
     checking = evaluator(weights_part, held_out, **_recipe(trial))
     checking.module.set_model(network)
     measured = checking.trainer.validate(checking.module, loader(parts.validation, trial.batch_size), verbose=False)
-    # A warm-up epoch has no step on held-out data, every other one a step per batch.
-    passes = 2 * trial.epochs - getattr(strategy, 'warmup_epochs', 0)
     result = {
         'default': measured[0]['validation_accuracy'],
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
-        'epochs': passes * len(weights_part) / len(parts.train),
+        'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
         'seconds': seconds,
-        **sample,
+        **trial.whole_sample(sample),
     }
     return result, network
 
