@@ -9,8 +9,9 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
-from .lightnl import LightNL, compact_channels, context, leading_channels, lightnl_product
-from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite, squeeze_channels
+from .block_cost import compact_channels, squeeze_channels
+from .lightnl import LightNL, context, leading_channels, lightnl_product
+from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
 
 __all__ = [
     'MixedBiaslessConv2d',

@@ -18,6 +18,7 @@ from nni.nas.nn.pytorch import (
 )
 from torch import Tensor, nn
 
+from .block_cost import squeeze_channels
 from .lightnl import LightNL
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 
@@ -59,11 +60,6 @@ class SqueezeExcite(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.channels}, hidden={self.hidden}'
-
-
-def squeeze_channels(in_channels: int, ratio: float) -> int:
-    """Hidden channels of squeeze-excite: ``round(ratio · in_channels)``, at least 1 unless the ratio is 0."""
-    return max(1, round(ratio * in_channels)) if ratio else 0
 
 
 class MutableSqueezeExcite(ParametrizedModule, SqueezeExcite, wraps=SqueezeExcite):

@@ -5,7 +5,7 @@ __all__ = ['AutoNL', 'Course']
 
 def __getattr__(name: str):
     if name in __all__:  # not at import: the tuner has to start without torch and Lightning
-        import search_space  # noqa: F401 - first, for the order in which it imports NNI
+        import search_space.nni_nas  # noqa: F401 - first, for the order in which it imports NNI
 
         from .autonl import AutoNL
         from .course import Course

@@ -1,4 +1,4 @@
-"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it."""
+"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it; ``check``: an experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAILURE = 'failure.json'
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m trials', description='Run a trial of the experiment.')
+    parser = argparse.ArgumentParser(prog='python -m trials', description='Check an experiment, or run a trial of it.')
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser(
         'run',
@@ -41,7 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
         help='where the trial leaves a checkpoint after each epoch, and goes on from one of the same parameters; '
         "by default beside the folders of the experiment's trials, or in --out",
     )
+    check = commands.add_parser(
+        'check',
+        help='say what is wrong with an experiment.yaml',
+        description='Say what is wrong with an experiment.yaml, one line each, and start nothing.',
+    )
+    check.add_argument('file', type=Path, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml')
     args = parser.parse_args(arguments)
+    if args.command == 'check':
+        return _check(args.file)
     out = args.out
     if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
         out = Path(os.environ['NNI_OUTPUT_DIR'])
@@ -56,6 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2 if isinstance(error, ValueError) else 1
 
 
+def _check(file: Path) -> int:
+    from trials.check import experiment_problems
+
+    problems = experiment_problems(file)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 2 if problems else 0
+
+
 def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     import nni
 
@@ -66,7 +83,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     if file is None:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
 
-    import search_space  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
     from trials.parameters import TrialParameters
     from trials.train import run_trial, save_trial

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.skeleton import Skeleton, closest, load_skeleton
+from strategies.arguments import HELD_OUT
 
 from .datasets import DATASETS, check_arguments
 from .evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
@@ -15,7 +16,7 @@ from .evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 __all__ = ['STAGES', 'TrialParameters']
 
 STAGES = ('search', 'retrain', 'test')
-_GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments'}
+_GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments', 'candidates'}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TrialParameters:
         network: label to candidate; empty for a search.
         search_class: import path of the one-shot strategy; empty where there is no search.
         search_arguments: its arguments.
+        candidates: label to the candidates that the search may choose from, where they are not all of the skeleton's.
     """
 
     strategy: str
@@ -69,21 +71,23 @@ class TrialParameters:
     precision: str | int = 'auto'
     threads: int = 1
     workers: int = 0
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
     dataset_arguments: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     search_class: str = ''
     search_arguments: dict[str, Any] = field(default_factory=dict)
+    candidates: dict[str, list] = field(default_factory=dict)
 
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> TrialParameters:
-        """Read the flat form: choices under their labels, arguments under ``class/`` (a search's) and ``dataset/``.
+        """Read the flat form: choices under their labels, arguments under ``class/`` (a search's) and ``dataset/``, and
+        under ``candidates/`` what the experiment's search space has left of a label.
 
         Raises:
             ValueError: a key is unknown or missing, or a value is not valid for it.
         """
         names = {f.name for f in dataclasses.fields(cls)} - _GATHERED
-        values: dict[str, Any] = {'network': {}, 'search_arguments': {}, 'dataset_arguments': {}}
+        values: dict[str, Any] = {key: {} for key in _GATHERED if key != 'search_class'}
         for key, value in parameters.items():
             if key in names:
                 values[key] = value
@@ -93,6 +97,8 @@ class TrialParameters:
                 values['search_arguments'][key.removeprefix('class/')] = value
             elif key.startswith('dataset/'):
                 values['dataset_arguments'][key.removeprefix('dataset/')] = value
+            elif key.startswith('candidates/'):
+                values['candidates'][key.removeprefix('candidates/')] = value
             elif '/' in key:
                 values['network'][key] = value
             else:
@@ -128,10 +134,11 @@ class TrialParameters:
                 raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
         self._check_warmup()
         check_arguments(self.dataset, self.dataset_arguments)
+        space = self.space()
         if self.stage == 'search':
             self._check_search()
         else:
-            self.space().check_sample(self.network)
+            space.check_sample(self.network)
 
     def _check_warmup(self) -> None:
         warmup = self.learning_rate_warmup
@@ -152,8 +159,12 @@ class TrialParameters:
             raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
 
     def space(self) -> Skeleton:
-        """The skeleton."""
-        return load_skeleton(self.skeleton)
+        """The skeleton, with the candidates that are left."""
+        return load_skeleton(self.skeleton).restrict(self.candidates)
+
+    def whole_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """``sample`` of :meth:`space` with the labels, too, that have one candidate left."""
+        return load_skeleton(self.skeleton).sample_of(self.space().fix(sample))
 
 
 def _is_whole(value, least: int) -> bool:

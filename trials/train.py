@@ -21,6 +21,7 @@ from search_space import LightNLSpace, build, macs, params
 from search_space.whole_file import write_whole
 from strategies import Course
 from strategies.finite_loss import FiniteLoss
+from strategies.one_shot_trial import search_passes
 from strategies.strategy_class import strategy_class
 
 from . import datasets
@@ -136,15 +137,13 @@ def _search(trial, parts, course, make_evaluator):
     measured = checking.trainer.validate(
         checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
     )
-    # A warm-up epoch has no step on held-out data, every other one a step per batch.
-    passes = 2 * trial.epochs - getattr(strategy, 'warmup_epochs', 0)
     result = {
         'default': measured[0]['validation_accuracy'],
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
-        'epochs': passes * len(weights_part) / len(parts.train),
+        'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
         'seconds': course.seconds,
-        **sample,
+        **trial.whole_sample(sample),
     }
     return result, network
 

@@ -37,8 +37,13 @@ class Manager:
     def has_started(self, parameter_id):
         return True
 
+    def why_failed(self, parameter_id):
+        return 'the log of its trial'
+
     def end_experiment(self):
         self.done.set()
+
+    stop_experiment = end_experiment
 
 
 class Experiment:
@@ -210,8 +215,8 @@ def test_a_free_worker_goes_to_the_strategy_that_has_spent_least():
     comparison = Experiment({'one': RANDOM, 'other': RANDOM}).tuner._comparison
     for name, spent in (('one', 4.0), ('other', 2.0)):
         engine = comparison.engines[name]
-        engine.requests.append(TrialRequest(name, {}, result={'epochs': spent}))
-        engine.requests.append(TrialRequest(name, {'epochs': 2}))
+        engine.requests.append(TrialRequest(name, {}, result={'epochs': spent}, ended=True))
+        engine.requests.append(TrialRequest(name, {}, epochs=2))
         engine.queue.append(engine.requests[-1])
     assert [comparison._next_request().strategy for _ in range(2)] == ['other', 'one']
 
@@ -234,7 +239,15 @@ def test_one_trial_starts_at_a_time():
 
 
 def start(**arguments) -> None:
-    arguments = {'skeleton': 'cued', 'strategies': ALL, 'budget': 8, 'retrain': {}, 'search': {}, **arguments}
+    arguments = {
+        'skeleton': 'cued',
+        'strategies': ALL,
+        'budget': 8,
+        'retrain': {'epochs': 2},
+        'search': {'epochs': 3},
+        'manager': Manager,
+        **arguments,
+    }
     space = arguments.pop('space', nni_search_space(SKELETON.choices()))
     StrategyTuner(**arguments).update_search_space(space)
 
@@ -242,7 +255,7 @@ def start(**arguments) -> None:
 def test_a_search_space_that_is_not_the_skeletons_is_refused():
     space = nni_search_space(SKELETON.choices())
     del space['row01/lightnl']
-    with pytest.raises(ValueError, match='not that of skeleton'):
+    with pytest.raises(ValueError, match='row01/lightnl is missing'):
         start(space=space)
 
 
