@@ -78,6 +78,7 @@ class Threshold(nn.Module):
             norm: of what each gate lets through.
             running_mean: is ``norm`` one batch's, to be averaged over batches? If not it stands for itself.
         """
+        norm = norm.to(self.norm.dtype)  # in mixed precision it comes in the lower one
         if self.training:
             with torch.no_grad():
                 mean = torch.lerp(self.norm, norm.detach(), self.momentum if running_mean else 1.0)

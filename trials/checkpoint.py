@@ -15,7 +15,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities import CombinedLoader
 
 from search_space.whole_file import write_whole
 
@@ -63,10 +62,10 @@ class _WholeFiles(TorchCheckpointIO):
 class EpochCheckpoint(pl.callbacks.Checkpoint):
     """Writes Lightning's checkpoint, with the random states, after each epoch but the last, and goes on from it.
 
-    A training that was killed at any moment then ends as an undisturbed one does, bit for bit, if its loaders of
-    training batches have ``state_dict`` and ``load_state_dict``, or draw their order from the global generator when
-    their first batch is asked for. What several trials of the same parameters write, should one of them
-    still run when the other is started, are points of the same course: whichever is last, and whole, will do.
+    A training of :func:`.evaluator.evaluator`, whose loaders' states are in its checkpoints too, then ends as an
+    undisturbed one does, bit for bit, at whatever moment it was killed. What several trials of the same parameters
+    write, should one of them still run when the other is started, are points of the same course: whichever is last,
+    and whole, will do.
 
     A checkpoint that cannot be written is said once and ends nothing, nor does one that cannot be read.
 
@@ -108,13 +107,13 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
 
     def on_train_epoch_start(self, trainer, pl_module):
         if self._random_states is not None:
-            _set_random_states(trainer, self._random_states)
+            _set_random_states(self._random_states)
             self._random_states = None
 
     def on_train_epoch_end(self, trainer, pl_module):
         if trainer.current_epoch + 1 == trainer.max_epochs:
             return  # the end of a training is run again, with all that hooks do there
-        self._random_states = _random_states(trainer)
+        self._random_states = _random_states()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(self.path)
@@ -137,12 +136,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
             file.unlink(missing_ok=True)
 
 
-def _loaders(trainer: pl.Trainer) -> list:
-    """Of the training batches, those that have a state."""
-    return [loader for loader in CombinedLoader(trainer.train_dataloader).flattened if hasattr(loader, 'state_dict')]
-
-
-def _random_states(trainer: pl.Trainer) -> dict[str, Any]:
+def _random_states() -> dict[str, Any]:
     """In types that ``torch.load(weights_only=True)`` reads."""
     name, keys, *rest = np.random.get_state()
     return {
@@ -150,16 +144,12 @@ def _random_states(trainer: pl.Trainer) -> dict[str, Any]:
         'numpy': (name, keys.tolist(), *rest),
         'torch': torch.get_rng_state(),
         'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        'loaders': [loader.state_dict() for loader in _loaders(trainer)],
     }
 
 
-def _set_random_states(trainer: pl.Trainer, states: dict[str, Any]) -> None:
+def _set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
     torch.set_rng_state(states['torch'])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states['cuda'])
-    # Lightning restores them only where an epoch was left unfinished.
-    for loader, state in zip(_loaders(trainer), states['loaders'], strict=True):
-        loader.load_state_dict(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import io
 import json
 import warnings
@@ -54,8 +56,8 @@ def run_trial(
     """Run a trial to its result and its network.
 
     The result holds ``default`` (validation accuracy), ``macs``, ``params``, ``epochs`` (compute: images that were
-    trained on, over the size of the training part) and ``seconds`` of training; of a search the labels of the network
-    it found, of a test ``test_accuracy``.
+    trained on, over the size of the training part), ``seconds`` of training and ``skipped_images`` (those that could
+    not be read); of a search the labels of the network it found, of a test ``test_accuracy``.
 
     Args:
         trial: the parameters.
@@ -70,7 +72,9 @@ def run_trial(
     """
     torch.set_num_threads(trial.threads)
     pl.seed_everything(trial.seed, verbose=False)
-    parts = datasets.load(trial.dataset)
+    skeleton = trial.space()
+    parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
+    datasets.check_fit(parts, skeleton, trial.dataset)
     default = 'train_accuracy' if trial.stage == 'search' else 'validation_accuracy'
     course = Course(lambda metrics: report({'default': metrics.get(default, 0.0), **metrics}), folder)
 
@@ -89,12 +93,13 @@ def run_trial(
     with warnings.catch_warnings():
         # Lightning recommends worker processes and a logger; the data is in memory, and NNI logs.
         warnings.filterwarnings('ignore', module='pytorch_lightning')
-        return (_search if trial.stage == 'search' else _train)(trial, parts, course, make_evaluator)
+        result, network = (_search if trial.stage == 'search' else _train)(trial, parts, course, make_evaluator)
+    return result | {'skipped_images': parts.skipped_images()}, network
 
 
 def _recipe(trial: TrialParameters) -> dict[str, Any]:
-    names = ('epochs', 'batch_size', 'learning_rate', 'weight_decay', 'label_smoothing', 'seed')
-    return {name: getattr(trial, name) for name in names}
+    names = inspect.signature(evaluator).parameters
+    return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
 
 
 def _train(trial, parts, course, make_evaluator):
@@ -110,7 +115,9 @@ def _train(trial, parts, course, make_evaluator):
         'seconds': course.seconds,
     }
     if trial.stage == 'test':
-        measured = training.trainer.test(training.module, loader(parts.test, trial.batch_size), verbose=False)
+        measured = training.trainer.test(
+            training.module, loader(parts.test, trial.batch_size, workers=trial.workers), verbose=False
+        )
         result['test_accuracy'] = measured[0]['test_accuracy']
     return result, network
 
@@ -126,7 +133,9 @@ def _search(trial, parts, course, make_evaluator):
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **_recipe(trial))
     checking.module.set_model(network)
-    measured = checking.trainer.validate(checking.module, loader(parts.validation, trial.batch_size), verbose=False)
+    measured = checking.trainer.validate(
+        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
+    )
     # A warm-up epoch has no step on held-out data, every other one a step per batch.
     passes = 2 * trial.epochs - getattr(strategy, 'warmup_epochs', 0)
     result = {
