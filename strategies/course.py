@@ -107,7 +107,7 @@ class Course(pl.Callback):
 
             folder = self.folder / 'tensorboard'
             for earlier in folder.glob('events.out.tfevents.*'):
-                earlier.unlink()
+                earlier.unlink(missing_ok=True)
             self._tensorboard = SummaryWriter(str(folder))
         for metrics in new:
             for name, value in metrics.items():

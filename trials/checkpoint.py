@@ -44,7 +44,14 @@ def experiment_folder(output: Path) -> Path:
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Lightning's checkpoint files, but whole or not at all."""
+    """Lightning's checkpoint files, written whole or not at all, and of what was read already."""
+
+    def __init__(self, content: dict[str, Any] | None):
+        self._content = content
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None):
+        content, self._content = self._content, None
+        return content
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         content = io.BytesIO()
@@ -55,10 +62,10 @@ class _WholeFiles(TorchCheckpointIO):
 class EpochCheckpoint(pl.callbacks.Checkpoint):
     """Writes Lightning's checkpoint, with the random states, after each epoch but the last, and goes on from it.
 
-    A training that was killed at any moment then ends as an undisturbed one does, bit for bit, if its checkpoints carry
-    where its loaders are (as :func:`.evaluator.evaluator`'s do), or their order is drawn from the global generator when
-    their first batch is asked for. What several trials of the same parameters write, should one of them
-    still run when the other is started, are points of the same course: whichever is last, and whole, will do.
+    A training of :func:`.evaluator.evaluator`, whose loaders' states are in its checkpoints too, then ends as an
+    undisturbed one does, bit for bit, at whatever moment it was killed. What several trials of the same parameters
+    write, should one of them still run when the other is started, are points of the same course: whichever is last,
+    and whole, will do.
 
     A checkpoint that cannot be written is said once and ends nothing, nor does one that cannot be read.
 
@@ -69,13 +76,15 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
     def __init__(self, path: Path):
         self.path = path
         self.last_model_path = ''
+        self._content: dict[str, Any] | None = None
         self._random_states: dict[str, Any] | None = None
         self._said = False
 
     def fit_arguments(self) -> dict[str, Any]:
         """What Lightning's ``fit`` needs to go on from the checkpoint; nothing where there is none."""
         try:
-            epochs = torch.load(self.path, map_location='cpu', weights_only=True)['epoch'] + 1
+            self._content = torch.load(self.path, map_location='cpu', weights_only=True)
+            epochs = self._content['epoch'] + 1
         except FileNotFoundError:
             return {}
         except Exception as error:  # of whatever the bytes in the file make of themselves
@@ -83,10 +92,11 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
             return {}
         _logger.info('going on after epoch %d, from %s', epochs, self.path)
         self.last_model_path = str(self.path)
-        return {'ckpt_path': str(self.path), 'weights_only': True}
+        return {'ckpt_path': str(self.path)}
 
     def setup(self, trainer, pl_module, stage):
-        trainer.strategy.checkpoint_io = _WholeFiles()
+        trainer.strategy.checkpoint_io = _WholeFiles(self._content)
+        self._content = None
 
     def on_fit_start(self, trainer, pl_module):
         # An optimizer's state is saved in the order of its parameters, and NNI's DARTS gives its own a set of them.

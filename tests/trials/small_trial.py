@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +18,7 @@ from torch.utils.data import TensorDataset
 from search_space import load_skeleton
 from trials import datasets
 from trials.__main__ import main
+from trials.checkpoint import EpochCheckpoint
 
 SEARCH = {
     'strategy': 'autonl',
@@ -63,7 +65,7 @@ def write_parameters(file: Path, parameters: dict = SEARCH, **changes) -> Path:
 
 
 @cache
-def _small(name: str) -> datasets.DataParts:
+def _small(name: str, input_size: int) -> datasets.DataParts:
     whole = datasets.DATASETS[name]()
     parts = {part: getattr(whole, part) for part in ('train', 'validation', 'test')}
     return dataclasses.replace(whole, **{part: TensorDataset(*data[:128]) for part, data in parts.items()})
@@ -79,14 +81,29 @@ def small_data():
         datasets.load = load
 
 
-def _run(folder: Path, arguments: list[str], limit: int | None) -> None:
+def _run(folder: Path, arguments: list[str], limit: int | None = None, last_epoch: int | None = None) -> None:
     for descriptor, name in ((1, 'out.txt'), (2, 'err.txt')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if last_epoch:
+        _be_killed_after(last_epoch)
     with small_data():
         sys.exit(main(arguments))
 
 
+def _be_killed_after(epoch: int) -> None:
+    """A moment that no other process could hit as well: when the checkpoint of this epoch is there."""
+    save = EpochCheckpoint.on_train_epoch_end
+
+    def save_and_be_killed(self, trainer, pl_module):
+        save(self, trainer, pl_module)
+        if trainer.current_epoch + 1 == epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    EpochCheckpoint.on_train_epoch_end = save_and_be_killed
+
+
 if __name__ == '__main__':
-    _run(Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2]))
+    folder, limit, last_epoch, *arguments = sys.argv[1:]
+    _run(Path(folder), arguments, int(limit), int(last_epoch))
