@@ -52,8 +52,11 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.hidden:
             return x
-        squeezed = nn.functional.silu(self.reduce(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.expand(squeezed))
+        return x * self.scale(x.mean((2, 3), keepdim=True))
+
+    def scale(self, mean: Tensor) -> Tensor:
+        """What ``x`` is multiplied by, given its mean; both are `(N, C, 1, 1)`."""
+        return torch.sigmoid(self.expand(nn.functional.silu(self.reduce(mean))))
 
     def extra_repr(self) -> str:
         return f'{self.channels}, hidden={self.hidden}'

@@ -18,6 +18,7 @@ __all__ = [
     'Skeleton',
     'candidates_of',
     'closest',
+    'idle_choices',
     'load_skeleton',
     'nni_search_space',
     'shipped_skeletons',
@@ -190,7 +191,9 @@ class Skeleton:
         rows = []
         for index, row in enumerate(self.rows):
             values = {key: kept.get(label(index, key), row.candidates(key)) for key in Row.SEARCHED}
-            for key in _idle(*(values[key][0] if len(values[key]) == 1 else None for key in ('presence', 'lightnl'))):
+            for key in idle_choices(
+                *(values[key][0] if len(values[key]) == 1 else None for key in ('presence', 'lightnl'))
+            ):
                 values[key] = values[key][:1]
             rows.append(dataclasses.replace(row, **{k: v if len(v) > 1 else v[0] for k, v in values.items()}))
         return dataclasses.replace(self, rows=tuple(rows))
@@ -206,7 +209,7 @@ class Skeleton:
         """
         sample = self.check_sample(sample)
         for index, row in enumerate(self.fix(sample).rows):
-            for key in _idle(row.presence, row.lightnl):
+            for key in idle_choices(row.presence, row.lightnl):
                 if label(index, key) in sample:
                     sample[label(index, key)] = self.rows[index].candidates(key)[0]
         return sample
@@ -224,7 +227,7 @@ class Skeleton:
         }
 
 
-def _idle(presence, lightnl) -> tuple[str, ...]:
+def idle_choices(presence, lightnl) -> tuple[str, ...]:
     """The searched attributes that do not show in a row with this ``presence`` and ``lightnl``."""
     if presence == ABSENT:
         return tuple(key for key in Row.SEARCHED if key != 'presence')
@@ -381,7 +384,7 @@ def _parse_values(data: Any, where: str) -> dict[str, Any]:
 def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
     values = {**every_row, **own}
     _check_complete(values, Row, _ROW_RULES, where)
-    for key in _idle(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
+    for key in idle_choices(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
         # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
         if isinstance(own.get(key), tuple):
             raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')
