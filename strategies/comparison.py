@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from nni.nas.strategy import RegularizedEvolution
 from nni.nas.strategy.base import Strategy
 
 from search_space import LightNLSpace, load_skeleton, macs
@@ -203,10 +204,9 @@ class Comparison:
             self._workers.extend(parameter_ids)
             for name, strategy in list(self.strategies.items()):
                 if name not in self._threads:
-                    # Regularized evolution has no parent to choose until one of its population is through.
-                    population = getattr(strategy, 'population_size', None)
-                    if population is not None:
-                        self.engines[name].window = max(1, min(population - 1, len(parameter_ids) + 1))
+                    if type(strategy)._run is RegularizedEvolution._run:
+                        # It has no parent to choose until one of its population is through, and never waits for all.
+                        self.engines[name].window = max(1, min(strategy.population_size - 1, len(parameter_ids) + 1))
                     thread = threading.Thread(target=self._run_strategy, args=(name,), name=name, daemon=True)
                     self._threads[name] = thread
                     thread.start()
@@ -311,8 +311,8 @@ class Comparison:
     def _next_request(self) -> TrialRequest | None:
         if self._tests:
             return self._tests.popleft()
-        waiting = [engine for engine in self.engines.values() if engine.queue]
-        return min(waiting, key=lambda engine: engine.spent(queued=False)).queue.popleft() if waiting else None
+        by_spent = sorted(self.engines.values(), key=lambda engine: engine.spent(queued=False))
+        return next((request for engine in by_spent if (request := engine.next_request())), None)
 
     def _queue_tests(self) -> None:
         self._tests = deque()

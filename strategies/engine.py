@@ -19,8 +19,8 @@ __all__ = ['TrialEngine', 'TrialRequest', 'key']
 _logger = logging.getLogger(__name__)
 
 REFUSALS = 500
-"""Networks over the MACs budget, one after the other, after which a strategy gets no more: NNI's strategies retry as
-often. It ends then, as at the end of its budget."""
+"""Networks that are refused, one after the other, after which a strategy gets no more: NNI's strategies retry as often.
+It ends then, as at the end of its budget."""
 
 TOLERANCE = 0.01
 """A search's held-out part is whole images: what it spends may be off by less than a hundredth of an epoch."""
@@ -95,7 +95,7 @@ class TrialEngine(ExecutionEngine):
         self._lock, self._telling = threading.RLock(), threading.RLock()
         self._models: list[ExecutableModelSpace] = []
         self._refused = 0
-        self._closed = False
+        self._said_over = self._closed = False
         self.queue: deque[TrialRequest] = deque()
         self.requests: list[TrialRequest] = []
         self._earlier: dict[str, TrialRequest] = {}
@@ -106,23 +106,29 @@ class TrialEngine(ExecutionEngine):
             self._earlier[key(request.parameters)] = request
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
-        """Queue models for training, whether or not a worker is free; one over ``max_macs`` fails at once."""
+        """Queue models for training, whether or not a worker is free; what the budgets do not allow fails at once."""
         for model in models:
-            fits = self.fits(model.sample)
             with self._lock:
+                request = self._allowed(model)
                 model.status = ModelStatus.Training
                 self._models.append(model)
-                self._refused = 0 if fits else self._refused + 1
-                if fits:
-                    request = self._retrain(model.sample, sum(r.model is not None for r in self.requests))
-                    request.model = model
+                self._refused = 0 if request else self._refused + 1
+                if request:
                     self.requests.append(request)
-            if fits:
+            if request:
                 self._enqueue(request)
             else:
                 self._tell(TrainingEndEvent(model, ModelStatus.Failed))
             if self._refused == REFUSALS:
-                _logger.warning('%s: %d networks over max_macs one after the other; it ends', self.strategy, REFUSALS)
+                _logger.warning('strategy %s: %d networks in a row were refused, it ends', self.strategy, REFUSALS)
+
+    def _allowed(self, model: ExecutableModelSpace) -> TrialRequest | None:
+        """The request that trains ``model``; None where it is over ``max_macs``, or its training over the budget."""
+        if not self.fits(model.sample):
+            return None
+        request = self._retrain(model.sample, sum(r.model is not None for r in self.requests))
+        request.model = model
+        return request if key(request.parameters) in self._earlier or self._affordable() else None
 
     def submit_search(self) -> TrialRequest:
         """Queue the one-shot search."""
@@ -162,6 +168,11 @@ class TrialEngine(ExecutionEngine):
             self._closed = True
         self._tell_what_is_due()
 
+    def next_request(self) -> TrialRequest | None:
+        """Take the next request from the queue, for a worker; None where no one has asked for anything."""
+        with self._lock:
+            return self.queue.popleft() if self.queue else None
+
     def drop_queue(self) -> None:
         """Give up what waits for a worker."""
         with self._lock:
@@ -182,8 +193,11 @@ class TrialEngine(ExecutionEngine):
             index = next((i for i, r in enumerate(self.requests) if not r.done.is_set()), None)
             if index is None or not self.requests[index].ended:
                 return None
-            over = self._closed or not self.budget_available()  # nothing that it could still decide
-            return self.requests[index] if over or index <= len(self.requests) - self.window else None
+            return (
+                self.requests[index]
+                if self._closed or self._said_over or index <= len(self.requests) - self.window
+                else None
+            )
 
     def _tell_of(self, request: TrialRequest) -> None:
         result = request.result
@@ -214,13 +228,17 @@ class TrialEngine(ExecutionEngine):
     def spent(self, unit: str | None = None, queued: bool = True) -> float:
         """What finished trials spent, as reported, and running (and ``queued``) ones will, as planned.
 
+        What was started and given up counts as planned too, or a strategy of which every trial fails would never end.
         Results that are there already count whether or not the strategy has asked for them again.
         """
         unit = unit or self.unit
         with self._lock:
-            pending = [r for r in self.requests if not r.ended and (queued or r not in self.queue)]
+            waiting = [] if queued else self.queue
+            planned = [
+                r for r in self.requests if r.result is None and r not in waiting and (r.attempts or not r.ended)
+            ]
             spent = sum(1 if unit == 'trials' else r.result[unit] for r in self._trained())
-            return spent + sum(self._planned(r.epochs, unit) for r in pending)
+            return spent + sum(self._planned(r.epochs, unit) for r in planned)
 
     def _planned(self, epochs: float, unit: str) -> float:
         """What a trial of ``epochs`` will cost."""
@@ -237,7 +255,17 @@ class TrialEngine(ExecutionEngine):
         return [r for r in (*self.requests, *self._earlier.values()) if r.result is not None]
 
     def budget_available(self) -> bool:
-        """Is there compute left for one more model to be trained?"""
+        """Is there compute left for one more model to be trained?
+
+        After a strategy was told that there is none it may wait for all that it asked for, so results are told at once.
+        """
+        available = self._affordable()
+        if not available and not self._said_over:
+            self._said_over = True
+            self._tell_what_is_due()
+        return available
+
+    def _affordable(self) -> bool:
         with self._lock:
             if self._closed or self._refused >= REFUSALS:
                 return False

@@ -169,7 +169,11 @@ BAD = {
     ),
     'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ at least 1, not 0'),
     'negative seed': ('    seed: 0', '    seed: -1', r'tuner.classArgs: seed must be .+ at least 0, not -1'),
-    'a list of strategies': ('strategies:', 'strategies: []\n    search:', r', line .+'),
+    'a list of strategies': (
+        EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],
+        '    strategies: [random]\n',
+        r"tuner.classArgs: strategies must be a mapping .+, not \['random'\]",
+    ),
     # the strategies
     'no class': (
         'class: nni.nas.strategy.Random',
