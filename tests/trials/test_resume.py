@@ -134,7 +134,7 @@ def test_a_later_epoch_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_pa
     with small_trial.small_data(), pytest.raises(FloatingPointError, match=f'last checkpoint: {checkpoint.path}'):
         run_trial(trial, lambda metrics: None, checkpoint=checkpoint)
     state = torch.load(checkpoint.path, weights_only=True)['state_dict']
-    assert all(value.isfinite().all() for value in state.values())
+    assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
 
 
 def test_a_full_disk_costs_no_more_than_the_files(tmp_path):
