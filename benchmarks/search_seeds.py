@@ -103,7 +103,7 @@ def main() -> None:
         for seed in range(args.seeds):
             retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
             jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
-    rows = pd.read_csv(args.csv).fillna('').to_dict('records') if args.csv and args.csv.exists() else []
+    rows = read_rows(args.csv) if args.csv and args.csv.exists() else []
     done = {(row['run'], row['seed']) for row in rows}
     jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
     with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
@@ -112,6 +112,10 @@ def main() -> None:
             if args.csv:
                 pd.DataFrame(rows).to_csv(args.csv, index=False)
     report(pd.DataFrame(rows), name)
+
+
+def read_rows(file: Path) -> list[dict]:
+    return pd.read_csv(file, dtype={'run': str}).fillna({'value': ''}).to_dict('records')
 
 
 def report(frame: pd.DataFrame, name: str) -> None:

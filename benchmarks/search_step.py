@@ -29,7 +29,7 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # its notices are none of the r
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import search_space  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
+import search_space.nni_nas  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer  # noqa: E402
