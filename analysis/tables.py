@@ -50,7 +50,13 @@ def trials(experiment: Experiment) -> pd.DataFrame:
         row = rows.setdefault(event['trialJobId'], {'trial': event['trialJobId'], 'started': event['timestamp']})
         if event['data']:
             parameters = json.loads(event['data'])['parameters']
-            row.update({key: value for key, value in parameters.items() if '/' in key and not key.startswith('class/')})
+            row.update(
+                {
+                    key: value
+                    for key, value in parameters.items()
+                    if '/' in key and not key.startswith(('class/', 'dataset/'))
+                }
+            )
             row.update({key: parameters[key] for key in ('strategy', 'stage', 'seed')})
         row['status'] = event['event']
         if event['event'] not in ('WAITING', 'RUNNING'):

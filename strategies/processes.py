@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
-__all__ = ['mean_over_processes', 'process_count', 'process_rank']
+__all__ = ['in_any_process', 'mean_over_processes', 'process_count', 'process_rank']
 
 
 def process_count() -> int:
@@ -16,6 +16,15 @@ def process_count() -> int:
 def process_rank() -> int:
     """Which of them this process is, from 0."""
     return distributed.get_rank() if process_count() > 1 else 0
+
+
+def in_any_process(x: Tensor) -> Tensor:
+    """Where ``x``, any shape of bool, is true in any of the processes; the same in all of them."""
+    if process_count() == 1:
+        return x
+    found = [x] * process_count()
+    distributed.all_gather_object(found, x)  # whatever device x is on
+    return torch.stack(found).any(0)
 
 
 class _Mean(torch.autograd.Function):

@@ -7,6 +7,7 @@ noise. That holds where nothing is drawn at random within a step: dropout draws 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,29 +24,12 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins.layer_sync import LayerSync
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler
 
-from strategies.processes import mean_over_processes, process_count, process_rank
+from strategies.processes import mean_over_processes, process_count
 
-__all__ = ['PartOfBatches', 'SyncedBatchNorm', 'devices_of_trainer', 'other_processes']
+from .checkpoint import EpochCheckpoint
 
-
-class PartOfBatches(BatchSampler):
-    """Of every batch, the part of this process: ``batch[rank::processes]``; all of it in a process alone.
-
-    So the batches are the same however many processes train. The last one, where it is a partial one, may be too small
-    for all of them.
-    """
-
-    def __iter__(self):
-        for batch in super().__iter__():
-            part = batch[process_rank() :: process_count()]
-            if part:
-                yield part
-
-    def __len__(self):
-        left = 0 if self.drop_last else len(self.sampler) % self.batch_size
-        return len(self.sampler) // self.batch_size + (left > process_rank())
+__all__ = ['SyncedBatchNorm', 'devices_of_trainer', 'other_processes']
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
@@ -57,8 +41,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or process_count() == 1:
             return super().forward(x)
-        mean = mean_over_processes(x.mean((0, 2, 3)))
-        centred = x - mean[:, None, None]
+        precise = x.to(self.running_mean.dtype)  # in mixed precision it comes in the lower one
+        mean = mean_over_processes(precise.mean((0, 2, 3)))
+        centred = precise - mean[:, None, None]
         variance = mean_over_processes(centred.square().mean((0, 2, 3)))
         with torch.no_grad():
             count = process_count() * x.numel() / x.shape[1]
@@ -66,7 +51,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 class _SyncBatchNormOnCpu(LayerSync):
@@ -106,12 +91,19 @@ def devices_of_trainer(devices: int, all_weights_in_every_step: bool) -> dict[st
     }
 
 
-@contextmanager
-def other_processes(parameters: dict[str, Any], devices: int) -> Iterator[None]:
+@contextlib.contextmanager
+def other_processes(
+    parameters: dict[str, Any], devices: int, checkpoint: EpochCheckpoint | None = None
+) -> Iterator[None]:
     """While this process runs the trial of ``parameters``, the others run it too, and report and write nothing.
 
     They are started here and not by Lightning, which would repeat the command of the trial: NNI would be asked again
-    for parameters. Where one of them fails, this process ends as well, with status 1.
+    for parameters. Where one of them fails, this process ends as well, with status 1; where this one ends, they do.
+
+    Args:
+        parameters: of the trial.
+        devices: how many processes there are, with this one.
+        checkpoint: of the trial; they go on from it too.
     """
     if devices == 1:
         yield
@@ -130,8 +122,8 @@ def other_processes(parameters: dict[str, Any], devices: int) -> Iterator[None]:
             )
             processes.append(process)
             threading.Thread(target=_end_with, args=(process, rank), daemon=True).start()
-            with process.stdin as parameters_of_process:
-                json.dump(parameters, parameters_of_process)
+            path = str(checkpoint.path) if checkpoint else None
+            print(json.dumps({'parameters': parameters, 'checkpoint': path}), file=process.stdin, flush=True)
         os.environ.update(together, LOCAL_RANK='0')
         yield
         for process in processes:
@@ -141,6 +133,7 @@ def other_processes(parameters: dict[str, Any], devices: int) -> Iterator[None]:
         os.environ.update(before)
         for process in processes:
             process.kill()
+            process.stdin.close()
 
 
 def _end_with(process: subprocess.Popen, rank: int) -> None:
@@ -157,13 +150,23 @@ def _free_port() -> int:
 
 
 def _main() -> None:
-    """One of the other processes: parameters come over standard input."""
-    import search_space  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    """One of the other processes: what to run comes over standard input, which is open while the first one lives."""
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.parameters import TrialParameters
     from trials.train import run_trial
 
-    logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
-    run_trial(TrialParameters.from_flat(json.load(sys.stdin)), report=lambda metrics: None)
+    for name in ('pytorch_lightning', 'lightning_fabric', 'nni.nas.evaluator'):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    task = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    checkpoint = EpochCheckpoint(Path(task['checkpoint'])) if task['checkpoint'] else None
+    with contextlib.suppress(FloatingPointError):  # all processes see it, and the first one says so
+        run_trial(TrialParameters.from_flat(task['parameters']), lambda metrics: None, checkpoint=checkpoint)
+
+
+def _end_with_the_first() -> None:
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read, which would hold a lock that the interpreter wants at its end
+    os._exit(1)
 
 
 if __name__ == '__main__':

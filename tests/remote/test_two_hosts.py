@@ -15,6 +15,7 @@ from analysis import Experiment, trials
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.remote,
     pytest.mark.timeout(1500),
     pytest.mark.skipif((reason := why_not()) is not None, reason=f'two hosts: {reason}'),
 ]

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import training_together
-from torch.utils.data import RandomSampler, SequentialSampler
 
 from search_space import load_skeleton
-from trials.distributed import PartOfBatches, SyncedBatchNorm
+from trials.distributed import SyncedBatchNorm
 from trials.parameters import TrialParameters
 
 ROOT = Path(__file__).parent.parent.parent
+STAGES = ('retrain', 'search', 'search under a budget')
 NETWORK = {label: candidates[0] for label, candidates in load_skeleton('cued').choices().items()}
 RETRAIN = {
     'strategy': 'random',
@@ -29,6 +30,7 @@ RETRAIN = {
     'learning_rate': 0.005,
     **NETWORK,
 }
+ON_TWO = {**RETRAIN, 'dataset/canvases': 100, 'devices': 2}
 
 
 def python(*arguments, **environment):
@@ -59,12 +61,12 @@ def by_two(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def by_one():
-    return {'retrain': training_together.retrain(1), 'search': training_together.search(1)}
+    return training_together.everything(1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('rank', [0, 1])
-@pytest.mark.parametrize('stage', ['retrain', 'search'])
+@pytest.mark.parametrize('stage', STAGES)
 def test_two_processes_give_the_weights_of_one(by_one, by_two, stage, rank):
     one, two = by_one[stage]['weights'], by_two[rank][stage]['weights']
     assert one.keys() == two.keys()
@@ -73,20 +75,32 @@ def test_two_processes_give_the_weights_of_one(by_one, by_two, stage, rank):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_network_that_one_finds(by_one, by_two):
-    assert by_two[0]['search']['sample'] == by_one['search']['sample']
-    assert 'absent' in by_one['search']['sample'].values()  # gates have closed: there was something to get wrong
+@pytest.mark.parametrize('stage', STAGES[1:])
+def test_two_processes_find_the_network_that_one_finds(by_one, by_two, stage):
+    assert by_two[0][stage]['sample'] == by_two[1][stage]['sample'] == by_one[stage]['sample']
+    assert 'absent' in by_one[stage]['sample'].values()  # gates have closed: there was something to get wrong
 
 
 @pytest.mark.slow
-def test_metrics_are_those_of_all_images_and_not_of_one_process(by_one, by_two):
-    assert by_two[0]['retrain']['metrics'] == pytest.approx(by_one['retrain']['metrics'], abs=1e-6)
+@pytest.mark.parametrize('stage', STAGES)
+def test_metrics_are_those_of_all_images_and_not_of_one_process(by_one, by_two, stage):
+    assert by_two[0][stage]['metrics'] == pytest.approx(by_one[stage]['metrics'], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
+def test_two_processes_go_on_from_one_checkpoint_as_if_they_had_not_been_ended(by_two, rank):
+    whole, resumed = by_two[rank]['ended'], by_two[rank]['resumed']
+    assert (whole['epochs'], resumed['epochs']) == (3, 1)
+    for name, weight in by_two[rank]['retrain']['weights'].items():
+        assert torch.equal(whole['weights'][name], weight)
+        assert torch.equal(resumed['weights'][name], weight)
 
 
 @pytest.mark.slow
 def test_a_trial_on_two_devices_reports_once_and_leaves_one_network(tmp_path):
     file = tmp_path / 'parameters.json'
-    file.write_text(json.dumps({**RETRAIN, 'batch_size': 500, 'devices': 2}))
+    file.write_text(json.dumps(ON_TWO))
     trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
     output, errors = trial.communicate(timeout=300)
     assert trial.returncode == 0, errors
@@ -105,16 +119,35 @@ def test_a_trial_ends_with_the_process_that_fails():
     assert 'process 1 of the trial ended with status 1' in errors
 
 
+@pytest.mark.slow
+def test_the_other_process_ends_with_one_that_is_killed():
+    wait = (
+        'import time; from trials.distributed import other_processes\n'
+        f'with other_processes({ON_TWO}, 2): print(flush=True); time.sleep(300)'
+    )
+    trial = python('-c', wait)
+    trial.stdout.readline()
+    (other,) = psutil.Process(trial.pid).children()
+    trial.kill()
+    trial.wait()
+    other.wait(timeout=200)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_a_trial_on_two_devices_with_one_line(tmp_path):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps({**ON_TWO, 'batch_size': 8, 'learning_rate': 1e9}))
+    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
+    _, errors = trial.communicate(timeout=300)
+    assert trial.returncode == 1, errors
+    (last,) = errors.splitlines()
+    assert last.startswith('python -m trials: the loss is NaN at step')
+    assert f'python -m trials: {json.loads((tmp_path / "failure.json").read_text())["error"]}' == last
+
+
 def test_a_batch_that_does_not_divide_among_devices_is_refused():
     with pytest.raises(ValueError, match=r'batch_size must be a multiple of devices \(3\), not 64'):
         TrialParameters.from_flat({**RETRAIN, 'devices': 3})
-
-
-def test_a_process_alone_has_whole_batches():
-    assert list(PartOfBatches(SequentialSampler(range(7)), 3, drop_last=False)) == [[0, 1, 2], [3, 4, 5], [6]]
-    shuffled = PartOfBatches(RandomSampler(range(7)), 3, drop_last=True)
-    assert [len(batch) for batch in shuffled] == [3, 3]
-    assert len(shuffled) == 2
 
 
 def test_synced_batch_norm_is_batch_norm_in_a_process_alone():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 import search_space
 from strategies import AutoNL
+from trials.checkpoint import EpochCheckpoint
 from trials.evaluator import evaluator
 from trials.train import _ThisTrial
 
@@ -40,39 +42,64 @@ def data(images: int, seed: int) -> TensorDataset:
 
 
 @double_precision()
-def retrain(devices: int) -> dict:
-    """Its weights and its last metrics; the validation part does not divide into batches nor among processes."""
+def retrain(devices: int, checkpoint: Path | None = None) -> dict:
+    """Its weights, last metrics and how many epochs it had to train.
+
+    The validation part does not divide into batches nor among processes.
+    """
     pl.seed_everything(0, verbose=False)
     skeleton = search_space.load_skeleton('cued')
     sample = {label: candidates[-1] for label, candidates in skeleton.choices().items()}
     sample.update({label: 'present' for label in sample if label.endswith('/lightnl')})
     network = search_space.build(skeleton, sample)
-    training = evaluator(data(3 * BATCH, 1), data(BATCH + 1, 2), **RECIPE, seed=0, devices=devices)
+    callbacks, epochs = [EpochCheckpoint(checkpoint)] if checkpoint else [], []
+    callbacks.append(pl.callbacks.LambdaCallback(on_train_epoch_start=lambda *_: epochs.append(1)))
+    training = evaluator(data(3 * BATCH, 1), data(BATCH + 1, 2), **RECIPE, seed=0, devices=devices, callbacks=callbacks)
+    training.fit_kwargs = callbacks[0].fit_arguments() if checkpoint else {}
     training.evaluate(network)
-    metrics = {name: float(value) for name, value in training.trainer.callback_metrics.items()}
-    return {'weights': network.state_dict(), 'metrics': metrics}
+    return {'weights': network.state_dict(), 'metrics': metrics(training), 'epochs': len(epochs)}
+
+
+def metrics(training) -> dict[str, float]:
+    """The last ones of an evaluator."""
+    return {name: float(value) for name, value in training.trainer.callback_metrics.items()}
 
 
 @double_precision()
-def search(devices: int) -> dict:
-    """Its supernet's weights, thresholds and norms, and what it found, its labels plain strings."""
+def search(devices: int, **arguments: Any) -> dict:
+    """Its supernet's weights, thresholds and norms, last metrics, and what it found, its labels plain strings."""
     pl.seed_everything(0, verbose=False)
     space = search_space.LightNLSpace(search_space.load_skeleton('cued'))
     searching = evaluator(
         data(3 * BATCH, 1), data(3 * BATCH, 2), **RECIPE, seed=0, shuffle_validation=True, devices=devices
     )
-    strategy = AutoNL(warmup_epochs=1, threshold_learning_rate=0.05)
+    strategy = AutoNL(warmup_epochs=1, threshold_learning_rate=0.05, **arguments)
     strategy(RawFormatModelSpace(space, searching), _ThisTrial())
     return {
         'weights': strategy.supernet.state_dict(),
+        'metrics': metrics(searching),
         'sample': json.loads(json.dumps(strategy.oneshot_module.export())),
+    }
+
+
+def everything(devices: int) -> dict[str, dict]:
+    """By stage."""
+    cost = search_space.macs(search_space.load_skeleton('cued'))
+    budget = sum(cost.range()) / 2
+    return {
+        'retrain': retrain(devices),
+        'search': search(devices),
+        'search under a budget': search(devices, target_macs=budget),
     }
 
 
 def main() -> None:
     """What process LOCAL_RANK of two finds is left in a folder."""
     torch.set_num_threads(1)
-    torch.save({'retrain': retrain(2), 'search': search(2)}, Path(sys.argv[1]) / f'{os.environ["LOCAL_RANK"]}.pt')
+    folder, rank = Path(sys.argv[1]), os.environ['LOCAL_RANK']
+    left = everything(2)
+    left['ended'], left['resumed'] = (retrain(2, folder / 'trial.ckpt') for _ in range(2))
+    torch.save(left, folder / f'{rank}.pt')
 
 
 if __name__ == '__main__':
