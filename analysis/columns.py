@@ -55,11 +55,13 @@ METRICS: Columns = {
     'stage': (_TEXT, 'search, retrain or test'),
     'epoch': (_WHOLE, 'from 1'),
     'reported': (_TIME, 'when'),
+    'seconds': (_NUMBER, 'of training so far'),
     'train_loss': (_NUMBER, 'cross-entropy'),
     'train_accuracy': (_NUMBER, 'fraction; of a search, of the part that weights are learned on'),
     'validation_loss': (_NUMBER, 'cross-entropy'),
     'validation_accuracy': (_NUMBER, 'fraction'),
     'macs': (_NUMBER, "of a search: its network's, mean over the epoch"),
+    'weight_loss': (_NUMBER, 'of a search: cross-entropy on the part that weights are learned on'),
     'threshold_loss': (_NUMBER, 'of a search: cross-entropy on the part that thresholds are learned on'),
 }
 """After these comes a column for every other number that trials reported."""
@@ -70,7 +72,7 @@ TRAJECTORIES: Columns = {
     'strategy': (_TEXT, 'name of the strategy'),
     'epoch': (_WHOLE, 'from 1'),
     'label': (_TEXT, 'of the choice, such as row01/lightnl'),
-    'gate_index': (_WHOLE, 'which gate of the choice, from 1; a choice of three has two'),
+    'index': (_WHOLE, 'which gate of the choice, from 1; a choice of three has two'),
     'norm': (_NUMBER, 'of what the gate lets in'),
     'threshold': (_NUMBER, 'that the norm has to be above'),
     'gate': (_WHOLE, '1 open, 0 closed'),

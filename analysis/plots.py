@@ -206,10 +206,10 @@ def gate_trajectories(trajectories: pd.DataFrame, key: str = 'lightnl', ax: Axes
     ax = _axes(ax)
     own = _one_search(trajectories)
     own = own[own.label.str.replace(r'^.*/', '', regex=True) == key]
-    gates = list(own.groupby(['label', 'gate_index']))
+    gates = list(own.groupby(['label', 'index']))
     colours = _ordered_colours(len(gates))
     for number, ((label, index), gate) in enumerate(gates):
-        several = own.loc[own.label == label, 'gate_index'].nunique() > 1
+        several = own.loc[own.label == label, 'index'].nunique() > 1
         name = f'{label}#{index}' if several else label
         margin, epoch = (gate.norm - gate.threshold).to_numpy(float), gate.epoch.to_numpy(float)
         marker = MARKERS[number % len(MARKERS)]
@@ -236,8 +236,8 @@ def norm_and_threshold(trajectories: pd.DataFrame, label: str, ax: Axes | None =
     ax = _axes(ax)
     own = _one_search(trajectories)
     own = own[own.label == label]
-    for number, (index, gate) in enumerate(own.groupby('gate_index')):
-        suffix = f' of gate {index}' if own.gate_index.nunique() > 1 else ''
+    for number, (index, gate) in enumerate(own.groupby('index')):
+        suffix = f' of gate {index}' if own['index'].nunique() > 1 else ''
         epoch = gate.epoch.to_numpy(float)
         colour = COLOURS[number % len(COLOURS)]
         ax.plot(epoch, gate.norm.to_numpy(float), 'o-', color=colour, label=f'norm{suffix}')

@@ -43,7 +43,7 @@ _PRIVATE = (
     'useAnnotation',
     'tunerGpuIndices',
 )
-"""Of a configuration: what is about the machine, or follows from the rest."""
+"""Of a configuration: what is about the machine, or about no result."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ class _Private:
         # Hosts, users and passwords of the machines stay here.
         params['trainingService'] = {'platform': (params.get('trainingService') or {}).get('platform', 'local')}
         params.pop('maxTrialNumber', None)  # set by the tuner when all was done
+        if 'searchSpaceFile' in params:
+            params.pop('searchSpace', None)  # its content
         return _relative(self.without(params))
 
 
@@ -240,10 +242,10 @@ def read_course(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path).rename(columns={'gate index': 'gate_index'})
+        table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise ValueError(f'{path}: it cannot be read ({error})') from None
-    lacking = {'epoch', 'label', 'norm', 'threshold', 'gate'} - set(table.columns)
+    lacking = {'epoch', 'label', 'index', 'norm', 'threshold', 'gate'} - set(table.columns)
     if lacking:
         raise ValueError(f'{path}: the column {min(lacking)} is missing; it is not the course.csv of a search')
     return typed(table.assign(experiment=path.parent.name, trial=path.parent.name), TRAJECTORIES)

@@ -163,7 +163,7 @@ class _Reader:
                     {
                         **which,
                         'label': choice,
-                        'gate_index': index or 1,
+                        'index': index or 1,
                         'norm': norm,
                         'threshold': data.get(f'threshold/{name}'),
                         'gate': data.get(f'gate/{name}'),
@@ -201,8 +201,8 @@ class _Reader:
 
 
 def _labels(values: dict) -> dict:
-    """What is said of labels; ``class/`` are the arguments of a search."""
-    return {key: value for key, value in values.items() if '/' in key and not key.startswith('class/')}
+    """What is said of labels; ``class/`` are the arguments of a search, ``dataset/`` those of the data set."""
+    return {key: value for key, value in values.items() if '/' in key and not key.startswith(('class/', 'dataset/'))}
 
 
 def _one_line(text: Any) -> str:

@@ -1,6 +1,11 @@
-"""What AutoNL's search finds, seed by seed: ``python benchmarks/search_seeds.py --seeds 10``.
+"""What AutoNL's search finds, seed by seed: ``python benchmarks/search_seeds.py --seeds 10 --retrain``.
 
-Each search is a trial of ``experiment.yaml``'s ``autonl``, run outside NNI. Test data is not looked at.
+Each search is a trial of ``experiment.yaml``'s ``autonl``, run outside NNI. ``--retrain`` trains what it found from
+scratch, and only then test data is looked at, and once more the largest network of the space, for the time that takes.
+``--vary`` repeats the seeds at several values of one setting:
+
+    python benchmarks/search_seeds.py --seeds 3 --vary cost_weight 0.1 1 10 100
+    python benchmarks/search_seeds.py --seeds 10 --vary target_macs 1.63e6 1.66e6 1.7e6
 """
 
 from __future__ import annotations
@@ -18,57 +23,113 @@ from tqdm import tqdm
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+TEST_SEED_OFFSET = 1000  # a found network is trained from another seed than it was found with
+FORMATS = {'macs': '{:,.0f}', 'supernet_accuracy': '{:.2%}', 'test_accuracy': '{:.2%}', 'seconds': '{:.0f}'}
 
-def search(parameters: dict) -> dict:
+
+def search(job: dict) -> dict:
     """One row of the table."""
     import logging
 
-    from search_space import load_skeleton
+    from search_space import load_skeleton, macs
     from trials.parameters import TrialParameters
     from trials.train import run_trial
 
     logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
-    result, _ = run_trial(TrialParameters.from_flat(parameters), lambda metrics: None)
-    skeleton = load_skeleton(parameters['skeleton'])
-    positions = skeleton.lightnl_positions({label: result[label] for label in skeleton.choices()})
-    return {
-        'seed': parameters['seed'],
-        'lightnl': ', '.join(f'{row}: {ratio:g}/{stride}' for row, (ratio, stride) in positions.items()) or 'none',
+
+    def run(parameters: dict) -> dict:
+        return run_trial(TrialParameters.from_flat(parameters), lambda metrics: None)[0]
+
+    result = run(job['search'])
+    skeleton = load_skeleton(job['search']['skeleton'])
+    network = {label: result[label] for label in skeleton.choices()}
+    positions = skeleton.lightnl_positions(network)
+    row = {
+        'value': job['value'],
+        'seed': job['search']['seed'],
+        'lightnl': ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none',
         'macs': result['macs'],
-        'validation_accuracy': result['default'],
+        'supernet_accuracy': result['default'],
         'seconds': result['seconds'],
     }
+    if job['retrain']:
+        largest = max_cost_sample(macs(skeleton))
+        row['largest_seconds'] = run({**job['retrain'], 'stage': 'retrain', **largest})['seconds']
+        tested = {**job['retrain'], 'stage': 'test', 'seed': row['seed'] + TEST_SEED_OFFSET, **network}
+        row['test_accuracy'] = run(tested)['test_accuracy']
+    return row
+
+
+def max_cost_sample(cost) -> dict:
+    """The sample of the largest cost."""
+    sample = {}
+    for share in cost.shares:
+        values = max(share.costs, key=share.costs.get)
+        sample.update(zip(share.choices, values, strict=True))
+    return sample
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='searches at once (default: one per CPU)')
     parser.add_argument(
         '--experiment', type=Path, default=ROOT / 'experiment.yaml', help='whose search (default: ours)'
     )
+    parser.add_argument('--vary', nargs='+', metavar=('NAME', 'VALUE'), help='an argument of AutoNL or of the recipe')
+    parser.add_argument('--retrain', action='store_true', help='train what was found, and the largest network')
     parser.add_argument(
-        '--set',
-        nargs='*',
-        default=[],
-        metavar='NAME=VALUE',
-        help='arguments of AutoNL, or of the search recipe, to change',
+        '--csv', type=Path, metavar='FILE', help='keep each row there as soon as it is known; rows there are not redone'
     )
     args = parser.parse_args()
+    name, *values = args.vary or ['']
+    values = [yaml.safe_load(value) if 'e' not in value else float(value) for value in values] or ['']
     arguments = yaml.safe_load(args.experiment.read_text())['tuner']['classArgs']
     strategy = dict(arguments['strategies']['autonl'])
-    parameters = {'strategy': 'autonl', 'stage': 'search', 'skeleton': arguments['skeleton'], **arguments['search']}
-    parameters.update({'class': strategy.pop('class'), **{f'class/{key}': value for key, value in strategy.items()}})
-    for change in args.set:
-        name, _, value = change.partition('=')
-        parameters[name if name in parameters else f'class/{name}'] = yaml.safe_load(value)
-    jobs = [{**parameters, 'seed': seed} for seed in range(args.seeds)]
+    common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
+    searching = {**common, 'stage': 'search', **arguments['search'], 'class': strategy.pop('class')}
+    searching.update({f'class/{key}': value for key, value in strategy.items()})
+    jobs = []
+    for value in values:
+        changed = {} if not name else {name if name in searching else f'class/{name}': value}
+        for seed in range(args.seeds):
+            retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
+            jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
+    rows = pd.read_csv(args.csv).fillna('').to_dict('records') if args.csv and args.csv.exists() else []
+    done = {(str(row['value']), row['seed']) for row in rows}
+    jobs = [job for job in jobs if (str(job['value']), job['search']['seed']) not in done]
     with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
-        rows = list(tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'))
-    table = pd.DataFrame(rows).set_index('seed').sort_index()
-    print(table.to_string(formatters={'macs': '{:,}'.format, 'validation_accuracy': '{:.2%}'.format}))
-    alone = table.lightnl.str.startswith('1: ') & ~table.lightnl.str.contains(',')
-    print(f'at row 1 and at no other: {alone.sum()} of {len(table)}')
+        for row in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
+            rows.append(row)
+            if args.csv:
+                pd.DataFrame(rows).to_csv(args.csv, index=False)
+    report(pd.DataFrame(rows), name)
+
+
+def report(frame: pd.DataFrame, name: str) -> None:
+    """Print the rows, and below them what the seeds of each value come to."""
+    frame = frame.sort_values(['value', 'seed'])
+    table = frame.rename(columns={'value': name}) if name else frame.drop(columns='value')
+    print(table.to_string(index=False, formatters={key: form.format for key, form in FORMATS.items()}))
+    for value, of_value in frame.groupby('value'):
+        positions = of_value.lightnl.map(lambda text: [] if text == 'none' else text.split(', '))
+        at_row_1 = positions.map(lambda found: any(position.startswith('1: ') for position in found))
+        others = positions.map(len) - at_row_1
+        print(
+            f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()}; at no more than one '
+            f'other row: {(others <= 1).sum()}; without LightNL: {(positions.map(len) == 0).sum()}; '
+            f'MACs: median {of_value.macs.median():,.0f}, {of_value.macs.min():,.0f} to {of_value.macs.max():,.0f}'
+        )
+        if name == 'target_macs':
+            met = (of_value.macs <= value) & (of_value.macs >= 0.95 * value)
+            print(f'  at or below the budget and within 5% of it: {met.sum()} of {len(met)}')
+        if 'test_accuracy' in of_value:
+            ratio = of_value.seconds / of_value.largest_seconds
+            print(
+                f'  test accuracy: mean {of_value.test_accuracy.mean():.2%}, standard deviation '
+                f'{of_value.test_accuracy.std():.2%}; search / training of the largest network: median '
+                f'{ratio.median():.2f}, {ratio.min():.2f} to {ratio.max():.2f}'
+            )
 
 
 if __name__ == '__main__':

@@ -9,14 +9,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
 from .compare_nl import compare_nl, comparison_text
 from .cost import Cost
 from .describe import describe_network, describe_space, network_text, space_text
 from .draw import draw
-from .latency import LatencyTable, latency_text, measure, predict
 from .lookup import look_up, look_up_network
 from .skeleton import Skeleton, load_skeleton, nni_search_space
 from .whole_file import check_writable
@@ -132,6 +128,9 @@ def _describe(args) -> str:
 
 
 def _load_latency(path: str, skeleton: Skeleton, input_size: int | None) -> Cost:
+    from . import nni_nas  # noqa: F401 - first, and quietly
+    from .latency import LatencyTable
+
     table = LatencyTable.load(path)
     measured = table.conditions['input_size']
     if measured != (input_size or skeleton.input_size):
@@ -151,6 +150,12 @@ def _draw(args) -> str:
 
 
 def _latency(args) -> str:
+    import torch
+    from tqdm import tqdm
+
+    from . import nni_nas  # noqa: F401 - first, and quietly
+    from .latency import latency_text, measure, predict
+
     skeleton = load_skeleton(args.skeleton)
     if args.networks < 2:
         raise ValueError('argument --networks: a prediction is tested on 2 networks at least')

@@ -7,14 +7,14 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from .lightnl import lightnl_macs
-from .network import squeeze_channels
+from .block_cost import lightnl_macs, squeeze_channels
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ['Cost', 'CostTable', 'macs', 'params']
 
@@ -104,11 +104,15 @@ class _Group:
     """Shares of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
 
     def __init__(self, shares: list[CostTable]):
+        import torch
+
         self.labels = list(zip(*(share.choices for share in shares), strict=True))  # by axis, then by share
         self.table = torch.tensor([list(share.costs.values()) for share in shares], dtype=torch.float64)
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
         """The cost of the group's shares together, a scalar."""
+        import torch
+
         cost, shares = self.table, len(self.table)
         for labels in self.labels:
             axis = torch.stack([weights[name] for name in labels]).to(torch.float64)
@@ -130,10 +134,13 @@ class Cost:
 
     def __init__(self, shares: list[CostTable], fixed: float):
         self.shares, self.fixed = shares, fixed
+
+    @cached_property
+    def _groups(self) -> list[_Group]:  # on first use: the cost of a sample needs no torch
         by_shape: dict[tuple, list[CostTable]] = {}
-        for share in shares:
+        for share in self.shares:
             by_shape.setdefault(share.shape(), []).append(share)
-        self._groups = [_Group(alike) for alike in by_shape.values()]
+        return [_Group(alike) for alike in by_shape.values()]
 
     @classmethod
     def of_rows(cls, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None) -> Cost:

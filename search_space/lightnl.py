@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from .block_cost import compact_channels, compact_positions, lightnl_macs, non_local_macs, product_macs
 
 __all__ = [
     'LightNL',
@@ -13,7 +13,9 @@ __all__ = [
     'affinity_first',
     'compact_channels',
     'compact_positions',
+    'context',
     'context_first',
+    'leading_channels',
     'lightnl_macs',
     'lightnl_product',
     'non_local_macs',
@@ -21,53 +23,37 @@ __all__ = [
 ]
 
 
-def compact_channels(channels: int, ratio: float) -> int:
-    """``k = max(1, ⌊r·C⌋)``, the leading channels that the affinity is computed on."""
-    return max(1, math.floor(ratio * channels))
+def leading_channels(x: Tensor, ratio: float) -> Tensor:
+    """``x_c`` `(N, k, P)` of ``x`` `(N, C, H, W)`."""
+    return x[:, : compact_channels(x.shape[1], ratio)].flatten(2)
 
 
-def compact_positions(height: int, width: int, stride: int) -> int:
-    """``p = ⌈H/s⌉·⌈W/s⌉``, the positions ``[::s, ::s]`` that are attended to."""
-    return math.ceil(height / stride) * math.ceil(width / stride)
+def _strided(x: Tensor, x_c: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """``x_s`` `(N, C, p)` and ``x_sc`` `(N, k, p)`."""
+    if stride == 1:  # x_c itself: its gradient is padded to all of the channels once, not twice
+        return x.flatten(2), x_c
+    x_s = x[:, :, ::stride, ::stride].flatten(2)
+    return x_s, x_s[:, : x_c.shape[1]]
 
 
-def product_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> tuple[int, int]:
-    """MACs of the two orders of the product: ``P·p·(k + C)`` affinity first, ``(P + p)·k·C`` context first."""
-    k = compact_channels(channels, ratio)
-    p_all, p = height * width, compact_positions(height, width, stride)
-    return p_all * p * (k + channels), (p_all + p) * k * channels
-
-
-def lightnl_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> int:
-    """MACs of a LightNL block: the cheaper product, and ``9·C·P`` of the depthwise convolution."""
-    return min(product_macs(channels, height, width, ratio, stride)) + 9 * channels * height * width
-
-
-def non_local_macs(channels: int, height: int, width: int) -> int:
-    """MACs of a conventional non-local block: ``4·C²·P + 2·C·P²``."""
-    positions = height * width
-    return 4 * channels**2 * positions + 2 * channels * positions**2
-
-
-def _compact_features(x: Tensor, ratio: float, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``x_c`` `(N, k, P)`, ``x_s`` `(N, C, p)` and ``x_sc`` `(N, k, p)` of ``x`` `(N, C, H, W)`."""
-    k = compact_channels(x.shape[1], ratio)
-    x_s = (x if stride == 1 else x[:, :, ::stride, ::stride]).flatten(2)
-    return x[:, :k].flatten(2), x_s, x_s[:, :k]
+def context(x: Tensor, x_c: Tensor, stride: int) -> Tensor:
+    """``(1/P) · x_scᵀ x_s`` `(N, k, C)` of ``x`` `(N, C, H, W)` and its leading channels ``x_c`` `(N, k, P)`."""
+    x_s, x_sc = _strided(x, x_c, stride)
+    return torch.bmm(x_sc / x_c.shape[2], x_s.transpose(1, 2))
 
 
 def affinity_first(x: Tensor, ratio: float, stride: int) -> Tensor:
     """``y = (1/P) · (x_c x_scᵀ) x_s``, through the `P × p` affinity; ``x`` and ``y`` are `(N, C, H, W)`."""
-    x_c, x_s, x_sc = _compact_features(x, ratio, stride)
+    x_c = leading_channels(x, ratio)
+    x_s, x_sc = _strided(x, x_c, stride)
     affinity = torch.bmm(x_c.transpose(1, 2), x_sc / x_c.shape[2])
     return torch.bmm(x_s, affinity.transpose(1, 2)).view_as(x)
 
 
 def context_first(x: Tensor, ratio: float, stride: int) -> Tensor:
     """``y = (1/P) · x_c (x_scᵀ x_s)``, through the `k × C` context; ``x`` and ``y`` are `(N, C, H, W)`."""
-    x_c, x_s, x_sc = _compact_features(x, ratio, stride)
-    context = torch.bmm(x_sc / x_c.shape[2], x_s.transpose(1, 2))
-    return torch.bmm(context.transpose(1, 2), x_c).view_as(x)
+    x_c = leading_channels(x, ratio)
+    return torch.bmm(context(x, x_c, stride).transpose(1, 2), x_c).view_as(x)
 
 
 def lightnl_product(x: Tensor, ratio: float, stride: int) -> Tensor:
@@ -130,13 +116,13 @@ class LightNL(nn.Module):
         self.bn = nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
         nn.init.zeros_(self.bn.weight)
 
-    def branch(self, x: Tensor) -> Tensor:
-        """``BN(DWConv(y))``, what the block adds to ``x``."""
+    def product(self, x: Tensor) -> Tensor:
+        """``y``, the affinity product, `(N, C, H, W)`."""
         _check_map(x, self.channels, type(self).__name__)
-        return self.bn(self.conv(lightnl_product(x, self.ratio, self.stride)))
+        return lightnl_product(x, self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
+        return x + self.bn(self.conv(self.product(x)))
 
     def extra_repr(self) -> str:
         return f'{self.channels}, ratio={self.ratio}, stride={self.stride}'

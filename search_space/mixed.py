@@ -9,8 +9,9 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
-from .lightnl import LightNL, compact_channels, lightnl_product
-from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite, squeeze_channels
+from .block_cost import compact_channels, squeeze_channels
+from .lightnl import LightNL, context, leading_channels, lightnl_product
+from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
 
 __all__ = [
     'MixedBiaslessConv2d',
@@ -32,12 +33,8 @@ def prefix_mask(sizes: Weights, like: Tensor) -> Tensor:
 
 def mixed_contexts(x: Tensor, ratio: float, strides) -> dict[int, Tensor]:
     """``(1/P) · x_scᵀ x_s`` `(N, k, C)` of ``x`` `(N, C, H, W)` for each spatial stride, at one channel ratio."""
-    k, positions = compact_channels(x.shape[1], ratio), x.shape[2] * x.shape[3]
-    contexts = {}
-    for stride in strides:
-        x_s = (x if stride == 1 else x[:, :, ::stride, ::stride]).flatten(2)
-        contexts[stride] = torch.bmm(x_s[:, :k] / positions, x_s.transpose(1, 2))
-    return contexts
+    x_c = leading_channels(x, ratio)
+    return {stride: context(x, x_c, stride) for stride in strides}
 
 
 def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strides: Weights) -> Tensor:
@@ -52,12 +49,12 @@ def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strid
         ratios, strides: candidate to weight.
     """
     k = {ratio: compact_channels(x.shape[1], ratio) for ratio in ratios}
-    context = sum(weight * contexts[stride] for stride, weight in strides.items())
+    mixed = sum(weight * contexts[stride] for stride, weight in strides.items())
     sizes: Weights = {}
     for ratio, weight in ratios.items():
         sizes[k[ratio]] = sizes.get(k[ratio], 0) + weight
-    context = context * prefix_mask(sizes, context)[:, None]
-    return torch.bmm(context.transpose(1, 2), x[:, : max(sizes)].flatten(2)).view_as(x)
+    mixed = mixed * prefix_mask(sizes, mixed)[:, None]
+    return torch.bmm(mixed.transpose(1, 2), x[:, : max(sizes)].flatten(2)).view_as(x)
 
 
 def _as_weights(argument) -> Weights:
@@ -85,17 +82,15 @@ class MixedLightNL(MixedOperation, LightNL):
         own = ('conv.', 'bn.')
         return {name: value for name, value in self.state_dict().items() if name.startswith(own)}
 
-    def branch(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
         ratio, stride = (self.forward_argument(name) for name in self.argument_list)
-        if isinstance(ratio, dict) or isinstance(stride, dict):
-            ratios, strides = _as_weights(ratio), _as_weights(stride)
-            y = mixed_product(x, mixed_contexts(x, max(ratios), strides), ratios, strides)
-        else:
-            y = lightnl_product(x, ratio, stride)
-        return self.bn(self.conv(y))
+        if not isinstance(ratio, dict) and not isinstance(stride, dict):
+            return lightnl_product(x, ratio, stride)
+        ratios, strides = _as_weights(ratio), _as_weights(stride)
+        return mixed_product(x, mixed_contexts(x, max(ratios), strides), ratios, strides)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
+        return LightNL.forward(self, x)  # MixedOperation has one of its own, for operations of a single product
 
 
 class MixedSqueezeExcite(MixedOperation, SqueezeExcite):

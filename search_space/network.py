@@ -18,6 +18,7 @@ from nni.nas.nn.pytorch import (
 )
 from torch import Tensor, nn
 
+from .block_cost import squeeze_channels
 from .lightnl import LightNL
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 
@@ -51,16 +52,14 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.hidden:
             return x
-        squeezed = nn.functional.silu(self.reduce(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.expand(squeezed))
+        return x * self.scale(x.mean((2, 3), keepdim=True))
+
+    def scale(self, mean: Tensor) -> Tensor:
+        """What ``x`` is multiplied by, given its mean; both are `(N, C, 1, 1)`."""
+        return torch.sigmoid(self.expand(nn.functional.silu(self.reduce(mean))))
 
     def extra_repr(self) -> str:
         return f'{self.channels}, hidden={self.hidden}'
-
-
-def squeeze_channels(in_channels: int, ratio: float) -> int:
-    """Hidden channels of squeeze-excite: ``round(ratio · in_channels)``, at least 1 unless the ratio is 0."""
-    return max(1, round(ratio * in_channels)) if ratio else 0
 
 
 class MutableSqueezeExcite(ParametrizedModule, SqueezeExcite, wraps=SqueezeExcite):

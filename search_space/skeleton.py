@@ -11,7 +11,18 @@ from typing import Any
 
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
-__all__ = ['ABSENT', 'PRESENT', 'Row', 'Skeleton', 'closest', 'load_skeleton', 'nni_search_space', 'shipped_skeletons']
+__all__ = [
+    'ABSENT',
+    'PRESENT',
+    'Row',
+    'Skeleton',
+    'candidates_of',
+    'closest',
+    'idle_choices',
+    'load_skeleton',
+    'nni_search_space',
+    'shipped_skeletons',
+]
 
 PRESENT, ABSENT = 'present', 'absent'
 """The candidates of ``lightnl`` (is the block inserted?) and of ``presence`` (is the row there?)."""
@@ -152,6 +163,41 @@ class Skeleton:
         )
         return dataclasses.replace(self, rows=tuple(rows))
 
+    def sample_of(self, network: Skeleton) -> Sample:
+        """The sample of ``network``, a skeleton of the same rows in which nothing is left to choose (:meth:`fix`)."""
+        fixed = {label(i, key): row.candidates(key)[0] for i, row in enumerate(network.rows) for key in Row.SEARCHED}
+        return {name: fixed[name] for name in self.choices()}
+
+    def restrict(self, candidates: dict[str, Any]) -> Skeleton:
+        """The part of the space in which each label takes one of ``candidates`` (label to a list of them) only.
+
+        A label that is not named keeps all of its candidates; one that keeps a single candidate is no choice any more,
+        and those that could then choose nothing (a ratio where LightNL is absent) are none either.
+
+        Raises:
+            ValueError: a label is unknown, or a candidate is not the skeleton's, or a label would be left without any.
+        """
+        choices = self.choices()
+        kept: dict[str, tuple] = {}
+        for name, values in candidates.items():
+            if name not in choices:
+                raise ValueError(f'unknown label {name!r} for skeleton {self.name!r}; {closest(name, choices)}')
+            if not isinstance(values, list | tuple) or not values:
+                raise ValueError(f'{name} takes a list of at least one of {_listed(choices[name])}, not {values!r}')
+            for value in values:
+                if not any(_same(candidate, value) for candidate in choices[name]):
+                    raise ValueError(f'{name}: {value!r} is not among its candidates {_listed(choices[name])}')
+            kept[name] = tuple(c for c in choices[name] if any(_same(c, value) for value in values))
+        rows = []
+        for index, row in enumerate(self.rows):
+            values = {key: kept.get(label(index, key), row.candidates(key)) for key in Row.SEARCHED}
+            for key in idle_choices(
+                *(values[key][0] if len(values[key]) == 1 else None for key in ('presence', 'lightnl'))
+            ):
+                values[key] = values[key][:1]
+            rows.append(dataclasses.replace(row, **{k: v if len(v) > 1 else v[0] for k, v in values.items()}))
+        return dataclasses.replace(self, rows=tuple(rows))
+
     def canonical(self, sample: Sample) -> Sample:
         """``sample`` with every value that does not show in the network set to its first candidate.
 
@@ -163,7 +209,7 @@ class Skeleton:
         """
         sample = self.check_sample(sample)
         for index, row in enumerate(self.fix(sample).rows):
-            for key in _idle(row.presence, row.lightnl):
+            for key in idle_choices(row.presence, row.lightnl):
                 if label(index, key) in sample:
                     sample[label(index, key)] = self.rows[index].candidates(key)[0]
         return sample
@@ -181,7 +227,7 @@ class Skeleton:
         }
 
 
-def _idle(presence, lightnl) -> tuple[str, ...]:
+def idle_choices(presence, lightnl) -> tuple[str, ...]:
     """The searched attributes that do not show in a row with this ``presence`` and ``lightnl``."""
     if presence == ABSENT:
         return tuple(key for key in Row.SEARCHED if key != 'presence')
@@ -216,6 +262,22 @@ def _listed(candidates) -> str:
 def nni_search_space(choices: dict[str, tuple]) -> dict[str, dict]:
     """A skeleton's choices in NNI's search space format."""
     return {label: {'_type': 'choice', '_value': list(candidates)} for label, candidates in choices.items()}
+
+
+def candidates_of(search_space: Any) -> dict[str, list]:
+    """Label to candidates of a search space in NNI's format, as :func:`nni_search_space` writes it.
+
+    Raises:
+        ValueError: it is not in that format.
+    """
+    if not isinstance(search_space, dict) or not search_space:
+        raise ValueError(f'a search space is a mapping of labels, not {search_space!r}')
+    candidates = {}
+    for name, choice in search_space.items():
+        if not isinstance(choice, dict) or choice.keys() != {'_type', '_value'} or choice['_type'] != 'choice':
+            raise ValueError(f'{name} must be {{"_type": "choice", "_value": [...]}}, not {choice!r}')
+        candidates[name] = choice['_value']
+    return candidates
 
 
 def _is_number(value) -> bool:
@@ -322,7 +384,7 @@ def _parse_values(data: Any, where: str) -> dict[str, Any]:
 def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
     values = {**every_row, **own}
     _check_complete(values, Row, _ROW_RULES, where)
-    for key in _idle(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
+    for key in idle_choices(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
         # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
         if isinstance(own.get(key), tuple):
             raise ValueError(f'{where}: {key} has candidates, but there is nothing here for them to choose')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 __all__ = ['check_writable', 'write_whole']
@@ -31,7 +32,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """
     check_writable(path)
     path = Path(path)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
+    beside = path.with_name(f'.{path.name}.{secrets.token_hex(8)}')  # not the process id: containers share a few
     try:
         with beside.open('xb') as file:
             file.write(content)

@@ -1,13 +1,14 @@
 """Search strategies: AutoNL's own, and what lets NNI's strategies share one experiment with it."""
 
-__all__ = ['AutoNL']
+__all__ = ['AutoNL', 'Course']
 
 
 def __getattr__(name: str):
-    if name == 'AutoNL':  # not at import: the tuner has to start without torch and Lightning
-        import search_space  # noqa: F401 - first, for the order in which it imports NNI
+    if name in __all__:  # not at import: the tuner has to start without torch and Lightning
+        import search_space.nni_nas  # noqa: F401 - first, for the order in which it imports NNI
 
         from .autonl import AutoNL
+        from .course import Course
 
-        return AutoNL
+        return {'AutoNL': AutoNL, 'Course': Course}[name]
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

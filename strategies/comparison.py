@@ -5,24 +5,29 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.space import SimplifiedModelSpace
+from nni.nas.strategy import RegularizedEvolution
 from nni.nas.strategy.base import Strategy
 
-from search_space import LightNLSpace, load_skeleton
+from search_space import LightNLSpace, load_skeleton, macs
+from search_space.skeleton import candidates_of
 
-from .engine import TrialEngine, TrialRequest
+from .arguments import HELD_OUT, argument_problems, restricted_skeleton
+from .engine import TrialEngine, TrialRequest, key
+from .macs_budget import BudgetedSpace
 from .nni_manager import NniManager
-from .one_shot_trial import OneShotTrial
-from .strategy_class import strategy_class
+from .one_shot_trial import OneShotTrial, search_passes
+from .strategy_class import make_strategy, strategy_class
 
-__all__ = ['Comparison']
+__all__ = ['Comparison', 'Contender', 'contender']
 
 _logger = logging.getLogger(__name__)
 
@@ -36,13 +41,63 @@ START_SECONDS = 60.0
 """How long the next trial waits at most for the one before it to have started."""
 
 
+@dataclass
+class Contender:
+    """A strategy of the comparison.
+
+    Attributes:
+        strategy: what is run here: the strategy, or what stands for a one-shot one (:class:`OneShotTrial`).
+        path: import path of its class.
+        arguments: that it was made with.
+        search_epochs: epochs that its one-shot search trains; 0 where it has none.
+    """
+
+    strategy: Strategy
+    path: str
+    arguments: dict[str, Any]
+    search_epochs: float = 0.0
+
+
+def contender(name: str, arguments: dict[str, Any]) -> Contender:
+    """The strategy called ``name`` in the ``arguments`` of a comparison.
+
+    Raises:
+        ValueError: there is no such class, it refuses its arguments, or the budget is less than it costs at least.
+    """
+    own = dict(arguments['strategies'][name])
+    path = own.pop('class')
+    try:
+        accepted = inspect.signature(strategy_class(path)).parameters
+        if 'seed' in accepted:
+            # Not the same for all, or random search and evolution would start with the same networks.
+            own.setdefault('seed', 1000 * arguments.get('seed', 0) + list(arguments['strategies']).index(name))
+        if 'target_macs' in accepted and arguments.get('max_macs') is not None:
+            own.setdefault('target_macs', arguments['max_macs'])
+        strategy = make_strategy(path, own)  # a one-shot strategy too, though it is a trial that will run it
+    except ValueError as error:
+        raise ValueError(f'strategies.{name}: {error}') from None
+    if not isinstance(strategy, OneShotStrategy):
+        return Contender(strategy, path, own)
+    recipe = arguments.get('search')
+    if recipe is None:
+        raise ValueError(f'strategies.{name}: {path} is a one-shot strategy, but search, its recipe, is missing')
+    epochs = search_passes(strategy, recipe['epochs']) * (1 - recipe.get('held_out', HELD_OUT))
+    retrain, unit = arguments['retrain']['epochs'], arguments.get('budget_unit', 'epochs')
+    least = {'epochs': epochs + retrain, 'trials': 2, 'seconds': 0}[unit]
+    if least > arguments['budget'] + 1e-6:
+        costs = f'its search costs {epochs:g} epochs and a retraining {retrain}, together {least:g}'
+        costs = costs if unit == 'epochs' else 'its search and a retraining are 2 trials'
+        raise ValueError(f'strategies.{name}: {costs}: more than the budget of {arguments["budget"]} {unit}')
+    return Contender(OneShotTrial(), path, own, epochs)
+
+
 class Comparison:
     """The state of an experiment that compares strategies, behind :class:`strategies.tuner.StrategyTuner`.
 
     Each strategy runs in a thread of its own against a :class:`TrialEngine`. A free worker goes to the one that has
-    spent least. A one-shot strategy is run in a trial (:class:`OneShotTrial`). When all have spent their budget, the
-    best network of each, by validation accuracy, is trained from scratch ``test_runs`` times from fresh seeds, and only
-    there the test data is looked at. Then the experiment is DONE.
+    spent the smallest part of its budget. A one-shot strategy is run in a trial (:class:`OneShotTrial`). When all have
+    spent their budget, the best network of each, by validation accuracy, is trained from scratch ``test_runs`` times
+    from fresh seeds, and only there the test data is looked at. Then the experiment is DONE.
 
     Stages of a trial are ``search``, ``retrain`` and ``test``. A trial is a function of its parameters, so after
     ``nnictl resume`` a result that is already there answers the same request again.
@@ -50,16 +105,20 @@ class Comparison:
     Args:
         skeleton: name or file of the space's skeleton.
         strategies: name to ``{class: import path, argument: value, ...}``.
-        budget: epochs that each strategy may spend, its search included.
+        budget: what each strategy may spend, its search included, in ``budget_unit``.
         retrain: recipe of a retraining trial; its ``epochs`` are what one costs.
-        search: recipe of a search trial.
+        search: recipe of a search trial; needed where there is a one-shot strategy.
         manager: makes what asks and tells NNI's manager.
+        search_space: the experiment's, in NNI's format; a candidate that is not there is not tried. None is all.
+        budget_unit: ``epochs`` (trained ones), ``seconds`` (of training) or ``trials``.
+        max_macs: the most MACs that a network may have; None is no limit. A strategy with an argument ``target_macs``
+            is told; to the others, a network over it is one whose training failed at once and cost nothing.
         test_runs: trainings of each strategy's pick for the test accuracy.
         seed: of the whole experiment.
         max_attempts: how often a trial that fails is started before it is given up.
 
     Raises:
-        ValueError: there is no such skeleton or strategy class, or a strategy refuses its arguments.
+        ValueError: an argument is not valid, or a strategy refuses its own.
     """
 
     def __init__(
@@ -68,20 +127,35 @@ class Comparison:
         strategies: dict[str, dict[str, Any]],
         budget: float,
         retrain: dict[str, Any],
-        search: dict[str, Any],
+        search: dict[str, Any] | None = None,
+        *,
         manager: Callable[[], NniManager],
+        search_space: dict[str, dict] | None = None,
+        budget_unit: str = 'epochs',
+        max_macs: float | None = None,
         test_runs: int = 1,
         seed: int = 0,
         max_attempts: int = 2,
     ):
-        self.skeleton_name, self.skeleton = skeleton, load_skeleton(skeleton)
-        self.recipes = {'retrain': retrain, 'search': search}
+        arguments = {'skeleton': skeleton, 'strategies': strategies, 'budget': budget, 'retrain': retrain}
+        arguments |= {'budget_unit': budget_unit, 'test_runs': test_runs, 'seed': seed, 'max_attempts': max_attempts}
+        arguments |= {} if search is None else {'search': search}
+        arguments |= {} if max_macs is None else {'max_macs': max_macs}
+        for problem in argument_problems(arguments):
+            raise ValueError(problem)
+        self.skeleton_name, self._whole_skeleton = skeleton, load_skeleton(skeleton)
+        self.skeleton, self._left = self._whole_skeleton, {}
+        if search_space is not None:
+            self.skeleton = restricted_skeleton(skeleton, search_space, max_macs)
+            choices, left = self._whole_skeleton.choices(), candidates_of(search_space)
+            self._left = {label: left[label] for label in choices if len(left[label]) < len(choices[label])}
+        self.recipes = {'retrain': retrain, 'search': search or {}}
         self.test_runs, self.seed, self.max_attempts = test_runs, seed, max_attempts
         self._manager = manager
         self._lock = threading.RLock()
         self._workers: deque[int] = deque()  # parameter ids that NNI's manager is waiting for
         self._running: dict[int, TrialRequest] = {}
-        self._known: dict[str, dict] = {}
+        self._known: set[str] = set()
         self._send: Any = None
         self._threads: dict[str, threading.Thread] = {}
         self._tests: deque[TrialRequest] | None = None
@@ -89,65 +163,58 @@ class Comparison:
         self._ended = False
         self.strategies: dict[str, Strategy] = {}
         self.engines: dict[str, TrialEngine] = {}
-        self._spaces: dict[str, SimplifiedModelSpace] = {}
-        for name, arguments in strategies.items():
-            self._add_strategy(name, dict(arguments), budget)
+        self._spaces: dict[str, BudgetedSpace] = {}
+        self._contenders = {name: contender(name, arguments) for name in strategies}
+        cost = macs(self.skeleton)
+        for name, made in self._contenders.items():
+            self.strategies[name] = made.strategy
+            # Here and not in the strategy's thread: the scopes that make NNI's labels are shared by all threads.
+            self._spaces[name] = BudgetedSpace.from_model(LightNLSpace(self.skeleton))
+            self._spaces[name].cost, self._spaces[name].max_macs = cost, max_macs
+            self.engines[name] = TrialEngine(
+                name,
+                budget,
+                budget_unit,
+                retrain['epochs'],
+                retrain=lambda sample, index, name=name: self._request(name, 'retrain', self.seed + index, sample),
+                search=lambda name=name: self._search_request(name),
+                enqueued=self._dispatch,
+                macs=cost,
+                max_macs=max_macs,
+            )
 
-    def _add_strategy(self, name: str, arguments: dict[str, Any], budget: float) -> None:
-        path = arguments.pop('class')
-        cls = strategy_class(path)
-        if 'seed' in inspect.signature(cls).parameters:
-            # Not the same for all, or random search and evolution would start with the same networks.
-            arguments.setdefault('seed', 1000 * self.seed + len(self.strategies))
-        strategy = cls(**arguments)  # a one-shot strategy's arguments are checked here too, before anything is started
-        if isinstance(strategy, OneShotStrategy):
-            strategy = OneShotTrial()
-        self.strategies[name] = strategy
-        # Here and not in the strategy's thread: the scopes that make NNI's labels are shared by all threads.
-        self._spaces[name] = SimplifiedModelSpace.from_model(LightNLSpace(self.skeleton))
-        # Regularized evolution has no parent to choose until one of its population is through.
-        population = getattr(strategy, 'population_size', None)
-        self.engines[name] = TrialEngine(
-            name,
-            budget,
-            retrain=lambda sample, index: self._parameters(name, 'retrain', self.seed + index, sample),
-            search=lambda: {
-                **self._parameters(name, 'search', self.seed),
-                'class': path,
-                **{f'class/{key}': value for key, value in arguments.items()},
-            },
-            known=lambda parameters: self._known.get(_key(parameters)),
-            enqueued=self._dispatch,
-            max_running=None if population is None else max(1, population - 1),
-        )
+    def _request(self, strategy: str, stage: str, seed: int, sample: dict[str, Any]) -> TrialRequest:
+        recipe = self.recipes['retrain']
+        network = self._whole_skeleton.sample_of(self.skeleton.fix(self.skeleton.canonical(sample)))
+        parameters = {'strategy': strategy, 'stage': stage, 'seed': seed, 'skeleton': self.skeleton_name}
+        return TrialRequest(strategy, {**parameters, **recipe, **network}, recipe['epochs'])
 
-    def _parameters(self, strategy: str, stage: str, seed: int, sample: dict | None = None) -> dict[str, Any]:
-        recipe = self.recipes['search' if stage == 'search' else 'retrain']
-        network = self.skeleton.canonical(sample) if sample else {}
-        return {
-            'strategy': strategy,
-            'stage': stage,
-            'seed': seed,
-            'skeleton': self.skeleton_name,
-            **recipe,
-            **network,
-        }
+    def _search_request(self, strategy: str) -> TrialRequest:
+        made = self._contenders[strategy]
+        parameters = {'strategy': strategy, 'stage': 'search', 'seed': self.seed, 'skeleton': self.skeleton_name}
+        left = {f'candidates/{label}': candidates for label, candidates in self._left.items()}
+        own = {f'class/{name}': value for name, value in made.arguments.items()}
+        parameters = {**parameters, **self.recipes['search'], **left, 'class': made.path, **own}
+        return TrialRequest(strategy, parameters, made.search_epochs)
 
     def add_workers(self, parameter_ids: list[int], send: Callable[[int, dict], None]) -> None:
         """Workers are free: each gets a trial through ``send``, as soon as a strategy has a request."""
         with self._lock:
             self._send = send
             self._workers.extend(parameter_ids)
-            for name in self.strategies:
+            for name, strategy in list(self.strategies.items()):
                 if name not in self._threads:
+                    if type(strategy)._run is RegularizedEvolution._run:
+                        # It has no parent to choose until one of its population is through, and never waits for all.
+                        self.engines[name].window = max(1, min(strategy.population_size - 1, len(parameter_ids) + 1))
                     thread = threading.Thread(target=self._run_strategy, args=(name,), name=name, daemon=True)
                     self._threads[name] = thread
                     thread.start()
         self._dispatch()
 
     def receive_result(self, parameter_id: int, result: dict) -> None:
-        """A trial has reported its result."""
-        self._finish(parameter_id, result)
+        """A trial has reported its result; one that is not as it should be counts as none."""
+        self._finish(parameter_id, result if _is_result(result) else None)
 
     def trial_ended(self, parameter_id: int, success: bool) -> None:
         """A trial's process has ended; if no result comes of it, it has failed."""
@@ -159,19 +226,40 @@ class Comparison:
         timer.start()
 
     def import_data(self, data: list[dict]) -> None:
-        """Remember the results of an earlier run of this experiment, or of one like it."""
+        """Remember the results of an earlier run of this experiment; those of another one are left alone."""
         for record in data:
-            parameters, value = record['parameter'], record['value']
+            parameters, result = record['parameter'], record['value']
             parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
-            self._known[_key(parameters)] = json.loads(value) if isinstance(value, str) else value
-        _logger.info('%d results of earlier trials are there', len(self._known))
+            result = json.loads(result) if isinstance(result, str) else result
+            if _is_result(result) and self._is_own(parameters):
+                self._known.add(key(parameters))
+                if parameters['stage'] != 'test':
+                    earlier = TrialRequest(parameters['strategy'], parameters, result=result, ended=True)
+                    self.engines[parameters['strategy']].remember(earlier)
+        _logger.info('%d of %d results of earlier trials are of this experiment', len(self._known), len(data))
+
+    def _is_own(self, parameters: dict[str, Any]) -> bool:
+        """Is this what a strategy of this experiment may ask for?"""
+        strategy, stage = parameters.get('strategy'), parameters.get('stage')
+        if strategy not in self.engines or stage not in ('search', 'retrain', 'test'):
+            return False
+        if stage == 'search':
+            return parameters == self._search_request(strategy).parameters
+        try:
+            sample = {label: parameters[label] for label in self.skeleton.choices()}
+            return parameters == self._request(strategy, stage, parameters['seed'], sample).parameters
+        except (KeyError, ValueError):
+            return False
 
     def _run_strategy(self, name: str) -> None:
+        engine = self.engines[name]
         try:
-            self.strategies[name](self._spaces[name], self.engines[name])
-            self.engines[name].wait_models()
+            self.strategies[name](self._spaces[name], engine)
         except Exception:
             _logger.exception('strategy %s failed; the others go on', name)
+            engine.drop_queue()
+        engine.close()
+        engine.wait_models()
         _logger.info('strategy %s has ended', name)
         with self._lock:
             del self.strategies[name]
@@ -223,8 +311,8 @@ class Comparison:
     def _next_request(self) -> TrialRequest | None:
         if self._tests:
             return self._tests.popleft()
-        waiting = [engine for engine in self.engines.values() if engine.queue]
-        return min(waiting, key=lambda engine: engine.spent(queued=False)).queue.popleft() if waiting else None
+        by_spent = sorted(self.engines.values(), key=lambda engine: engine.spent(queued=False))
+        return next((request for engine in by_spent if (request := engine.next_request())), None)
 
     def _queue_tests(self) -> None:
         self._tests = deque()
@@ -233,27 +321,44 @@ class Comparison:
             if best is None:
                 _logger.warning('strategy %s has no trained network, there is nothing to test', name)
                 continue
+            network = {label: best[label] for label in self.skeleton.choices()}
             for run in range(self.test_runs):
-                parameters = self._parameters(name, 'test', self.seed + TEST_SEED_OFFSET + run, best.model.sample)
-                if _key(parameters) not in self._known:
-                    self._tests.append(TrialRequest(name, parameters))
+                request = self._request(name, 'test', self.seed + TEST_SEED_OFFSET + run, network)
+                if key(request.parameters) not in self._known:
+                    self._tests.append(request)
 
     def _finish(self, parameter_id: int, result: dict | None) -> None:
         with self._lock:
-            request = self._running.pop(parameter_id, None)
-            if request is None:
+            request = self._running.get(parameter_id)
+        if request is None:
+            return
+        reason = self._why_failed(parameter_id) if result is None else ''
+        with self._lock:
+            if self._running.pop(parameter_id, None) is None:  # its result has come in the meantime
                 return
-            if result is None and request.attempts < self.max_attempts:
-                _logger.warning('a trial of %s failed, it is tried again: %s', request.strategy, request.parameters)
-                retries = self._tests if request.parameters['stage'] == 'test' else self.engines[request.strategy].queue
-                retries.appendleft(request)
-                request = None
-            elif result is None:
-                _logger.error('a trial of %s failed for good: %s', request.strategy, request.parameters)
-        if request is not None:
+            is_test, again = request.parameters['stage'] == 'test', False
+            if result is None:
+                again = request.attempts < self.max_attempts
+                outcome = 'it is tried again' if again else 'it is given up'
+                _logger.warning(
+                    'a trial of %s failed (%s), %s: %s', request.strategy, reason, outcome, request.parameters
+                )
+            if again:
+                (self._tests if is_test else self.engines[request.strategy].queue).appendleft(request)
+        if not again and not is_test:
             self.engines[request.strategy].finish(request, result)
         self._dispatch()
 
+    def _why_failed(self, parameter_id: int) -> str:
+        try:
+            return self._manager().why_failed(parameter_id)
+        except Exception as error:  # the training service may keep no log that NNI could give
+            return f'its log could not be had: {error}'
 
-def _key(parameters: dict) -> str:
-    return json.dumps(parameters, sort_keys=True)
+
+def _is_result(value: Any) -> bool:
+    """Is it what our trials report? After a loss that was no number, or from another trial command, it may not be."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), int | float) and math.isfinite(value[name])
+        for name in ('default', 'macs', 'epochs', 'seconds')
+    )

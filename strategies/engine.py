@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -9,10 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nni.nas.execution import ExecutionEngine
-from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
+from nni.nas.execution.event import FinalMetricEvent, ModelEvent, TrainingEndEvent
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
-__all__ = ['TrialEngine', 'TrialRequest']
+__all__ = ['TrialEngine', 'TrialRequest', 'key']
+
+_logger = logging.getLogger(__name__)
+
+REFUSALS = 500
+"""Networks that are refused, one after the other, after which a strategy gets no more: NNI's strategies retry as often.
+It ends then, as at the end of its budget."""
+
+TOLERANCE = 0.01
+"""A search's held-out part is whole images: what it spends may be off by less than a hundredth of an epoch."""
 
 
 @dataclass(eq=False)
@@ -22,89 +33,186 @@ class TrialRequest:
     Attributes:
         strategy: name of the strategy that asked for it.
         parameters: what the trial is a pure function of.
+        epochs: that it will train.
         model: NNI's model that is trained by it; None for a search and for a test.
         attempts: how often it was started.
-        result: what it reported; None until then.
-        done: set when there is a result, or when it was given up.
+        result: what it reported; None until then, and where it was given up.
+        ended: is there a result, or was it given up?
+        done: set when the strategy has been told.
     """
 
     strategy: str
     parameters: dict[str, Any]
+    epochs: float = 0.0
     model: ExecutableModelSpace | None = None
     attempts: int = 0
     result: dict[str, Any] | None = None
+    ended: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class TrialEngine(ExecutionEngine):
     """The experiment, to one strategy: models are queued, trained as trials, and their results dispatched as events.
 
-    The budget is compute, in trained epochs: what finished trials say they spent, and what waiting and running ones
-    will. One model is queued ahead of the next free worker, so that asking and answering never leave a worker idle.
+    The budget is compute: what finished trials say they spent, and what waiting and running ones will. In seconds the
+    latter is an estimate, by the slowest epoch so far; the first trial runs alone, to have one. One model is queued
+    ahead of the next free worker, so that asking and answering never leave a worker idle.
+
+    With a ``window``, the strategy is told of results in the order of its requests, and of the one ``window`` requests
+    back just before it may make the next. So what it asks for depends on its seed and the results, never on which trial
+    was faster, and after ``nnictl resume`` it asks for the same trials again and has all that it had learned.
 
     Args:
         strategy: its name.
-        budget: epochs that it may spend.
-        retrain: parameters of the trial that trains a given ``(sample, index)``.
-        search: parameters of the trial that runs a one-shot search.
-        known: result of a trial of these parameters, where it is there already.
+        budget: how much it may spend.
+        unit: of the budget, one of :data:`strategies.arguments.UNITS`.
+        retrain_epochs: epochs that a retraining trains.
+        retrain: request of the trial that trains a given ``(sample, index)``.
+        search: request of the trial that runs a one-shot search.
         enqueued: called after a request was queued.
-        max_running: models that may run at once; None is no limit.
+        macs: MACs of a sample.
+        max_macs: a network over it is not trained; to its strategy it is one that failed. None is no limit.
+        window: see above; None tells of each result at once, and lets any number of models run.
     """
 
     def __init__(
         self,
         strategy: str,
         budget: float,
-        retrain: Callable[[dict, int], dict],
-        search: Callable[[], dict],
-        known: Callable[[dict], dict | None],
+        unit: str,
+        retrain_epochs: float,
+        retrain: Callable[[dict, int], TrialRequest],
+        search: Callable[[], TrialRequest],
         enqueued: Callable[[], None],
-        max_running: int | None = None,
+        macs: Callable[[dict], float],
+        max_macs: float | None = None,
+        window: int | None = None,
     ):
         super().__init__()
-        self.strategy, self.budget, self.max_running = strategy, budget, max_running
-        self._retrain, self._search, self._known, self._enqueued = retrain, search, known, enqueued
-        self._lock = threading.RLock()
+        self.strategy, self.budget, self.unit, self.max_macs, self.window = strategy, budget, unit, max_macs, window
+        self._retrain_epochs, self._retrain, self._search = retrain_epochs, retrain, search
+        self._enqueued, self._macs = enqueued, macs
+        self._lock, self._telling = threading.RLock(), threading.RLock()
         self._models: list[ExecutableModelSpace] = []
+        self._refused = 0
+        self._said_over = self._closed = False
         self.queue: deque[TrialRequest] = deque()
         self.requests: list[TrialRequest] = []
+        self._earlier: dict[str, TrialRequest] = {}
+
+    def remember(self, request: TrialRequest) -> None:
+        """A result of an earlier run of the experiment. It counts, whether or not the strategy asks for it again."""
+        with self._lock:
+            self._earlier[key(request.parameters)] = request
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
-        """Queue models for training, whether or not a worker is free."""
+        """Queue models for training, whether or not a worker is free; what the budgets do not allow fails at once."""
         for model in models:
             with self._lock:
+                request = self._allowed(model)
                 model.status = ModelStatus.Training
-                parameters = self._retrain(model.sample, len(self._models))
                 self._models.append(model)
-            self._enqueue(TrialRequest(self.strategy, parameters, model))
+                self._refused = 0 if request else self._refused + 1
+                if request:
+                    self.requests.append(request)
+            if request:
+                self._enqueue(request)
+            else:
+                self._tell(TrainingEndEvent(model, ModelStatus.Failed))
+            if self._refused == REFUSALS:
+                _logger.warning('strategy %s: %d networks in a row were refused, it ends', self.strategy, REFUSALS)
+
+    def _allowed(self, model: ExecutableModelSpace) -> TrialRequest | None:
+        """The request that trains ``model``; None where it is over ``max_macs``, or its training over the budget."""
+        if not self.fits(model.sample):
+            return None
+        request = self._retrain(model.sample, sum(r.model is not None for r in self.requests))
+        request.model = model
+        return request if key(request.parameters) in self._earlier or self._affordable() else None
 
     def submit_search(self) -> TrialRequest:
         """Queue the one-shot search."""
-        request = TrialRequest(self.strategy, self._search())
+        request = self._search()
+        with self._lock:
+            self.requests.append(request)
         self._enqueue(request)
         return request
 
+    def fits(self, sample: dict[str, Any]) -> bool:
+        """Is the network of ``sample`` within ``max_macs``?"""
+        return self.max_macs is None or self._macs(sample) <= self.max_macs
+
     def _enqueue(self, request: TrialRequest) -> None:
-        result = self._known(request.parameters)
         with self._lock:
-            self.requests.append(request)
-            if result is None:
+            earlier = self._earlier.pop(key(request.parameters), None)
+            if earlier is None:
                 self.queue.append(request)
-        if result is None:
+        if earlier is None:
             self._enqueued()
+            self._tell_what_is_due()
         else:
-            self.finish(request, result)
+            self.finish(request, earlier.result)
 
     def finish(self, request: TrialRequest, result: dict[str, Any] | None) -> None:
-        """Tell the strategy how a request ended; ``result`` is None where it was given up."""
-        request.result = result
+        """A request has ended; ``result`` is None where it was given up."""
+        with self._lock:
+            request.result, request.ended = result, True
+        if self.window is None:
+            self._tell_of(request)
+        else:
+            self._tell_what_is_due()
+
+    def close(self) -> None:
+        """The strategy makes no more requests, so it is told of every result as it comes."""
+        with self._lock:
+            self._closed = True
+        self._tell_what_is_due()
+
+    def next_request(self) -> TrialRequest | None:
+        """Take the next request from the queue, for a worker; None where no one has asked for anything."""
+        with self._lock:
+            return self.queue.popleft() if self.queue else None
+
+    def drop_queue(self) -> None:
+        """Give up what waits for a worker."""
+        with self._lock:
+            dropped = list(self.queue)
+            self.queue.clear()
+        for request in dropped:
+            self.finish(request, None)
+
+    def _tell_what_is_due(self) -> None:
+        if self.window is None:
+            return
+        with self._telling:  # one thread after the other, or the order would be lost
+            while (request := self._due()) is not None:
+                self._tell_of(request)
+
+    def _due(self) -> TrialRequest | None:
+        with self._lock:
+            index = next((i for i, r in enumerate(self.requests) if not r.done.is_set()), None)
+            if index is None or not self.requests[index].ended:
+                return None
+            return (
+                self.requests[index]
+                if self._closed or self._said_over or index <= len(self.requests) - self.window
+                else None
+            )
+
+    def _tell_of(self, request: TrialRequest) -> None:
+        result = request.result
         if request.model is not None:
             if result is not None:
-                self.dispatch_model_event(FinalMetricEvent(request.model, result['default']))
-            status = ModelStatus.Failed if result is None else ModelStatus.Trained
-            self.dispatch_model_event(TrainingEndEvent(request.model, status))
+                self._tell(FinalMetricEvent(request.model, result['default']))
+            self._tell(TrainingEndEvent(request.model, ModelStatus.Failed if result is None else ModelStatus.Trained))
         request.done.set()
+
+    def _tell(self, event: ModelEvent) -> None:
+        try:
+            self.dispatch_model_event(event)
+        except Exception:  # of the strategy's; it must not end the tuner, to which all strategies belong
+            _logger.exception('strategy %s failed at the result of a trial', self.strategy)
+            self.default_callback(event)
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
         with self._lock:
@@ -112,25 +220,65 @@ class TrialEngine(ExecutionEngine):
 
     def idle_worker_available(self) -> bool:
         with self._lock:
-            running = sum(not request.done.is_set() for request in self.requests)
-            return not self.queue and (self.max_running is None or running < self.max_running)
+            pending = sum(not request.done.is_set() for request in self.requests)
+            if self.unit == 'seconds' and pending and self._seconds_per_epoch() is None:
+                return False
+            return not self.queue and (self.window is None or pending < self.window)
 
-    def spent(self, queued: bool = True) -> float:
-        """Epochs of finished requests, as reported, of running (and ``queued``) ones, as planned."""
+    def spent(self, unit: str | None = None, queued: bool = True) -> float:
+        """What finished trials spent, as reported, and running (and ``queued``) ones will, as planned.
+
+        What was started and given up counts as planned too, or a strategy of which every trial fails would never end.
+        Results that are there already count whether or not the strategy has asked for them again.
+        """
+        unit = unit or self.unit
         with self._lock:
-            return sum(
-                request.result['epochs'] if request.result else request.parameters['epochs']
-                for request in self.requests
-                if request.result or (not request.done.is_set() and (queued or request not in self.queue))
-            )
+            waiting = [] if queued else self.queue
+            planned = [
+                r for r in self.requests if r.result is None and r not in waiting and (r.attempts or not r.ended)
+            ]
+            spent = sum(1 if unit == 'trials' else r.result[unit] for r in self._trained())
+            return spent + sum(self._planned(r.epochs, unit) for r in planned)
+
+    def _planned(self, epochs: float, unit: str) -> float:
+        """What a trial of ``epochs`` will cost."""
+        if unit == 'seconds':
+            return epochs * (self._seconds_per_epoch() or 0.0)
+        return 1 if unit == 'trials' else epochs
+
+    def _seconds_per_epoch(self) -> float | None:
+        """The slowest so far; None before the first."""
+        return max((r.result['seconds'] / r.result['epochs'] for r in self._trained()), default=None)
+
+    def _trained(self) -> list[TrialRequest]:
+        """All that has a result."""
+        return [r for r in (*self.requests, *self._earlier.values()) if r.result is not None]
 
     def budget_available(self) -> bool:
-        """Is there compute left for one more model to be trained?"""
-        epochs = self._retrain({}, 0)['epochs']
-        return self.spent() + epochs <= self.budget + 1e-6
+        """Is there compute left for one more model to be trained?
 
-    def best(self) -> TrialRequest | None:
-        """The trained model of the highest validation accuracy; of several, the one of the fewest MACs."""
+        After a strategy was told that there is none it may wait for all that it asked for, so results are told at once.
+        """
+        available = self._affordable()
+        if not available and not self._said_over:
+            self._said_over = True
+            self._tell_what_is_due()
+        return available
+
+    def _affordable(self) -> bool:
         with self._lock:
-            trained = [r for r in self.requests if r.model is not None and r.result is not None]
-        return max(trained, key=lambda r: (r.result['default'], -r.result['macs']), default=None)
+            if self._closed or self._refused >= REFUSALS:
+                return False
+            return self.spent() + self._planned(self._retrain_epochs, self.unit) <= self.budget + TOLERANCE
+
+    def best(self) -> dict[str, Any] | None:
+        """Parameters of the trained network of the highest validation accuracy; of several, the one of fewest MACs."""
+        with self._lock:
+            trained = [r for r in self._trained() if r.parameters['stage'] == 'retrain']
+        best = max(trained, key=lambda r: (r.result['default'], -r.result['macs']), default=None)
+        return best and best.parameters
+
+
+def key(parameters: dict[str, Any]) -> str:
+    """What tells one trial's parameters from another's."""
+    return json.dumps(parameters, sort_keys=True)

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from search_space import ABSENT, PRESENT, LightNL
-from search_space.lightnl import compact_channels
-from search_space.mixed import MixedLightNL, mixed_contexts, mixed_product
+from search_space.lightnl import compact_channels, context, leading_channels
+from search_space.mixed import MixedLightNL
 
-from .gate import Threshold, nested_weights
+from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated
 
 __all__ = ['GatedInsertion', 'GatedLightNL', 'affinity_steps', 'nested_candidates']
@@ -41,7 +42,7 @@ def nested_candidates(name: str, candidates) -> list:
 def affinity_steps(
     contexts: dict[int, Tensor], all_positions: Tensor, channels: list[int], strides: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """``‖ΔA‖² / ‖A‖²`` of each step to a larger ratio, and of each step to a finer stride; the mean over the batch.
+    """``‖ΔA‖² / ‖A‖²`` of each step to a larger ratio and to a finer stride, each ``‖·‖²`` a mean over the batch.
 
     ``A = x_c x_scᵀ / P`` is the affinity at the largest ratio and the finest stride. Its part between the channels i to
     j has ``‖ΔA‖²_F = ⟨x_Δᵀ x_Δ, x_sΔᵀ x_sΔ⟩ / P²``: Gram matrices, `(j − i)²`, no `P × p` matrix is formed.
@@ -52,12 +53,14 @@ def affinity_steps(
         channels: k of each ratio, ascending.
         strides: descending.
     """
-    k = channels[-1]
-    by_stride = [contexts[stride][:, :, :k] for stride in strides]
+    precise = torch.promote_types(all_positions.dtype, torch.float32)  # also under mixed precision
+    all_positions = all_positions.to(precise)
+    by_stride = [contexts[stride][:, :, : channels[-1]].to(precise) for stride in strides]
     finest = by_stride[-1]
-    whole = (all_positions * finest).sum((1, 2)).mean().detach().clamp_min(torch.finfo(finest.dtype).tiny)
-    wider = [(all_positions[:, i:j, i:j] * finest[:, i:j, i:j]).sum((1, 2)).mean() for i, j in pairwise(channels)]
-    finer = [(all_positions * (b - a)).sum((1, 2)).mean() for a, b in pairwise(by_stride)]
+    product = all_positions * finest
+    whole = product.detach().sum().clamp_min(torch.finfo(precise).tiny)
+    wider = [product[:, i:j, i:j].sum() for i, j in pairwise(channels)]
+    finer = [(all_positions * (b - a)).sum() for a, b in pairwise(by_stride)]
     steps = [torch.stack(s) / whole if s else finest.new_zeros(0) for s in (wider, finer)]
     return steps[0], steps[1]
 
@@ -74,8 +77,12 @@ class GatedLightNL(Gated, MixedLightNL):
         self.nested = {
             name: nested_candidates(name, mutable.grid()) for name, mutable in self.mutable_arguments.items()
         }
-        self.thresholds = nn.ModuleDict({name: Threshold(len(c) - 1) for name, c in self.nested.items()})
-        self.weights = {}
+        self.thresholds = nn.ModuleDict({name: Threshold(c) for name, c in self.nested.items()})
+        self.ratios = self.nested.get('ratio', [self.ratio])
+        self.strides = self.nested.get('stride', [self.stride])
+        self.prefixes = [compact_channels(self.channels, ratio) for ratio in self.ratios]
+        self.register_buffer('behind', behind_gates(self.prefixes)[..., None], persistent=False)
+        self.gates = {}
 
     @classmethod
     def mutate(cls, module, name, memo, mutate_kwargs):
@@ -84,35 +91,29 @@ class GatedLightNL(Gated, MixedLightNL):
             return cls(dict(module.trace_kwargs))
         return None
 
-    def branch(self, x: Tensor) -> Tensor:
-        ratios = self.nested.get('ratio', [self.ratio])
-        strides = self.nested.get('stride', [self.stride])
-        channels = [compact_channels(x.shape[1], ratio) for ratio in ratios]
-        contexts = mixed_contexts(x, ratios[-1], strides)
-        k = channels[-1]
+    def product(self, x: Tensor) -> Tensor:
+        x_c = leading_channels(x, self.ratios[-1])
+        contexts = {stride: context(x, x_c, stride) for stride in self.strides}
         if 1 in contexts:
-            all_positions = contexts[1][:, :, :k]
+            all_positions = contexts[1][:, :, : x_c.shape[1]]
         else:
-            x_c = x[:, :k].flatten(2)
             all_positions = torch.bmm(x_c / x_c.shape[2], x_c.transpose(1, 2))
-        steps = dict(zip(('ratio', 'stride'), affinity_steps(contexts, all_positions, channels, strides), strict=True))
-        weights = {'ratio': {ratios[0]: 1.0}, 'stride': {strides[0]: 1.0}}
-        for name, threshold in self.thresholds.items():
-            nested = nested_weights(threshold(steps[name], running_mean=True))
-            weights[name] = dict(zip(self.nested[name], nested, strict=True))
-            mutable = self.mutable_arguments[name]
-            self.weights[mutable.label] = torch.stack([weights[name][candidate] for candidate in mutable.values])
-        return self.bn(self.conv(mixed_product(x, contexts, weights['ratio'], weights['stride'])))
+        wider, finer = affinity_steps(contexts, all_positions, self.prefixes, self.strides)
+        chosen = contexts[self.strides[-1]]
+        if 'stride' in self.thresholds:
+            gates = self._gates('stride', finer).to(chosen.dtype)
+            for stride, g in zip(self.strides[-2::-1], gates.flip(0).unbind()):
+                chosen = torch.lerp(contexts[stride], chosen, g)
+        if 'ratio' in self.thresholds:
+            chosen = chosen * nested_mask(self._gates('ratio', wider), self.behind).to(chosen.dtype)
+        return torch.bmm(chosen.transpose(1, 2), x_c).view_as(x)
+
+    def _gates(self, name: str, norms: Tensor) -> Tensor:
+        gates = self.gates[self.mutable_arguments[name].label] = self.thresholds[name](norms, running_mean=True)
+        return gates
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.mutable_arguments[name].label: threshold for name, threshold in self.thresholds.items()}
-
-    def export(self, memo):
-        """Label to the candidate that the gates choose now."""
-        return {
-            self.mutable_arguments[name].label: self.nested[name][int(threshold.is_open().int().cumprod(0).sum())]
-            for name, threshold in self.thresholds.items()
-        }
 
 
 class GatedInsertion(Gated, LayerChoice):
@@ -125,8 +126,8 @@ class GatedInsertion(Gated, LayerChoice):
 
     def __init__(self, candidates: dict[str, nn.Module], label: str):
         super().__init__(candidates, label=label)
-        self.threshold = Threshold()
-        self.weights = {}
+        self.threshold = Threshold((ABSENT, PRESENT))
+        self.gates = {}
 
     @classmethod
     def mutate(cls, module, name, memo, mutate_kwargs):
@@ -143,13 +144,11 @@ class GatedInsertion(Gated, LayerChoice):
 
     def forward(self, x: Tensor) -> Tensor:
         g = self.threshold(self.norm(), running_mean=False)
-        weights = dict(zip((ABSENT, PRESENT), nested_weights(g), strict=True))
-        self.weights = {self.label: torch.stack([weights[name] for name in self.names])}
-        return x + g * self[PRESENT].branch(x)
+        self.gates = {self.label: g}
+        lightnl = self[PRESENT]
+        y = lightnl.conv(lightnl.product(x))
+        scaled = {'weight': lightnl.bn.weight * g, 'bias': lightnl.bn.bias * g}  # g · BN(y), and no pass over y for g
+        return x + functional_call(lightnl.bn, scaled, y)
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.label: self.threshold}
-
-    def export(self, memo):
-        """Label to ``present`` or ``absent``, as the gate decides now."""
-        return {self.label: PRESENT if bool(self.threshold.is_open()) else ABSENT}

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_space import ABSENT, PRESENT
-from search_space.network import InvertedResidual, row_choice, squeeze_channels
+from search_space.block_cost import squeeze_channels
+from search_space.network import InvertedResidual, row_choice
 from search_space.skeleton import label
 
-from .gate import Threshold, nested_weights, reached
+from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated
 
 __all__ = ['GatedRow', 'kernel_rings', 'sliced']
@@ -40,16 +41,10 @@ def sliced(weight: Tensor, shape: torch.Size) -> Tensor:
     return weight[tuple(slice(start, start + size) for start, size in zip(corner, shape))]
 
 
-def _parts(c: Tensor, sizes: list[int]) -> Tensor:
-    """``c_j`` for each channel that nested prefix j adds to the one before it, `(max size,)`."""
-    added = [b - a for a, b in pairwise([0, *sizes])]
-    return torch.cat([c_j.expand(size) for c_j, size in zip(c, added)])
-
-
 class GatedRow(Gated):
     """A row of the largest candidates, the smaller ones nested in it (the paper's section 3.2; Single-Path NAS).
 
-    With ``c_j``, see :func:`reached`, of the gates of each choice::
+    With ``c_j = g_1 · … · g_j`` of the gates of each choice::
 
         kernel      W ← W · c_j on the ring that kernel j adds to the one before it; gate: ‖W_ring‖² > t
         expansion   h ← h · c_j on the hidden channels that expansion j adds; gate: ‖W_depthwise‖² of those > t
@@ -58,6 +53,8 @@ class GatedRow(Gated):
 
     Norms are per channel: of a depthwise kernel, of a hidden channel, of an output channel. A closed gate leaves
     exactly the smaller row: channels are gated behind their BN and activation, which would turn zeros into a shift.
+    What reads ``h`` is linear, the projection and the mean of squeeze-excite: there ``c_j`` multiplies, where it costs
+    nothing.
 
     Args:
         source: the row as the model space has it.
@@ -70,13 +67,13 @@ class GatedRow(Gated):
         table = self.skeleton.rows[self.index]
         self.mutable_of = {key: self.add_mutable(row_choice(self.index, key, table)) for key in searched}
         self.nested = {key: sorted(table.candidates(key)) for key in searched}  # 'absent' sorts before 'present'
-        self.thresholds = nn.ModuleDict({key: Threshold(len(c) - 1) for key, c in self.nested.items()})
+        self.thresholds = nn.ModuleDict({key: Threshold(c) for key, c in self.nested.items()})
         self.row = self._fixed({key: max(table.candidates(key)) for key in KEYS})
         self.row.lightnl = source.lightnl
         self.in_channels = self.skeleton.in_channels(self.index)
-        if 'kernel' in searched:
-            self.register_buffer('rings', kernel_rings(self.nested['kernel']), persistent=False)
-        self.weights = {}
+        for key, behind in self._behind_gates().items():
+            self.register_buffer(f'{key}_behind', behind, persistent=False)
+        self.gates = {}
 
     @classmethod
     def mutate(cls, module, name, memo, mutate_kwargs):
@@ -98,12 +95,13 @@ class GatedRow(Gated):
 
     def norms(self, key: str) -> Tensor:
         """The norm of what each candidate adds to the one before it, `(candidates - 1,)`."""
-        body, candidates = self.row.body, self.nested[key]
+        body = self.row.body
         if key == 'presence':
             return body.project.weight.square().sum()[None] / len(body.project.weight)
         if key == 'kernel':
             places = body.depthwise.weight.square().sum((0, 1)) / len(body.depthwise.weight)
-            return torch.stack([places[self.rings == ring].sum() for ring in range(1, len(candidates))])
+            outward = (places * self.kernel_behind).sum((1, 2))  # of each ring and all outside it
+            return torch.cat([outward[:-1] - outward[1:], outward[-1:]])
         weight, sizes = self._channels(key)
         return torch.stack([weight[a:b].square().sum() / (b - a) for a, b in pairwise(sizes)])
 
@@ -113,44 +111,55 @@ class GatedRow(Gated):
             return self.row.body.depthwise.weight, [self.in_channels * e for e in self.nested[key]]
         return self.row.body.se.reduce.weight, [squeeze_channels(self.in_channels, r) for r in self.nested[key]]
 
-    def _reached(self) -> dict[str, Tensor]:
-        c = {}
+    def _behind_gates(self) -> dict[str, Tensor]:
+        """Which places of the kernel, and which channels, are behind which gate; see :func:`nested_mask`."""
+        found = {}
+        if 'kernel' in self.nested:
+            rings = kernel_rings(self.nested['kernel'])
+            found['kernel'] = torch.stack([rings >= j for j in range(1, len(self.nested['kernel']))])
+        for key in {'expansion', 'se'} & set(self.nested):
+            sizes = self._channels(key)[1]
+            behind = behind_gates(sizes)
+            if sizes[0] == 0:  # whether squeeze-excite is there is the first gate's, how wide it is the others'
+                behind[0] = behind[1] if len(behind) > 1 else False
+            found[key] = behind[..., None, None]
+        return found
+
+    def _masks(self) -> dict[str, Tensor]:
+        """What each choice multiplies its places, channels or row by."""
+        masks = {}
         for key, threshold in self.thresholds.items():
-            gates = threshold(self.norms(key), running_mean=False)
-            c[key], mutable = reached(gates), self.mutable_of[key]
-            weights = dict(zip(self.nested[key], nested_weights(gates), strict=True))
-            self.weights[mutable.label] = torch.stack([weights[candidate] for candidate in mutable.values])
-        return c
+            gates = self.gates[self.mutable_of[key].label] = threshold(self.norms(key), running_mean=False)
+            masks[key] = gates if key == 'presence' else nested_mask(gates, getattr(self, f'{key}_behind'))
+        return masks
 
     def forward(self, x: Tensor) -> Tensor:
-        c, body = self._reached(), self.row.body
+        masks, body = self._masks(), self.row.body
         h = body.expand_act(body.expand_bn(body.expand(x))) if hasattr(body, 'expand') else x
         conv = body.depthwise
-        weight = conv.weight * c['kernel'][self.rings] if 'kernel' in c else conv.weight
+        weight = conv.weight * masks['kernel'] if 'kernel' in masks else conv.weight
         h = functional.conv2d(h, weight, None, conv.stride, conv.padding, groups=conv.groups)
         h = body.depthwise_act(body.depthwise_bn(h))
-        if 'expansion' in c:
-            h = h * _parts(c['expansion'], self._channels('expansion')[1])[:, None, None]
-        if 'se' in c:
-            h = h * self._squeeze_excite(h, c['se'])
-        elif hasattr(body, 'se'):
-            h = body.se(h)
-        z = self.row.lightnl(body.project_bn(body.project(h)))
-        if 'presence' in c:
-            return x + c['presence'][1] * z
+        mean = h.mean((2, 3), keepdim=True) if hasattr(body, 'se') else None
+        weight = body.project.weight
+        if 'expansion' in masks:
+            weight = weight * masks['expansion']
+            mean = mean * masks['expansion'] if mean is not None else None
+        if mean is not None:
+            h = h * (self._squeeze_excite(mean, masks['se']) if 'se' in masks else body.se.scale(mean))
+        z = self.row.lightnl(body.project_bn(functional.conv2d(h, weight)))
+        if 'presence' in masks:
+            return x + masks['presence'].to(z.dtype) * z
         return x + z if self.row.residual else z
 
-    def _squeeze_excite(self, h: Tensor, c: Tensor) -> Tensor:
-        """What the hidden channels are multiplied by, `(N, C, 1, 1)`."""
-        se, sizes = self.row.body.se, self._channels('se')[1]
-        may_be_absent = sizes[0] == 0
-        if may_be_absent:  # whether squeeze-excite is there is the first gate's, how wide it is the others'
-            sizes, within = sizes[1:], torch.cat([torch.ones_like(c[:1]), c[2:]])
-        else:
-            within = c
-        squeezed = functional.silu(se.reduce(h.mean((2, 3), keepdim=True))) * _parts(within, sizes)[:, None, None]
-        scale = torch.sigmoid(se.expand(squeezed))
-        return (1 - c[1]) + c[1] * scale if may_be_absent else scale
+    def _squeeze_excite(self, mean: Tensor, mask: Tensor) -> Tensor:
+        """What the hidden channels are multiplied by, given their mean; both are `(N, C, 1, 1)`."""
+        se = self.row.body.se
+        scale = torch.sigmoid(se.expand(functional.silu(se.reduce(mean)) * mask))
+        if self.nested['se'][0]:
+            return scale
+        g = self.gates[self.mutable_of['se'].label][0]
+        return (1 - g) + g * scale
 
     def freeze(self, sample) -> nn.Module:
         """The row of ``sample``, with the weights that are its own here."""
@@ -166,10 +175,3 @@ class GatedRow(Gated):
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.mutable_of[key].label: threshold for key, threshold in self.thresholds.items()}
-
-    def export(self, memo):
-        """Label to the candidate that the gates choose now."""
-        return {
-            self.mutable_of[key].label: self.nested[key][int(threshold.is_open().int().cumprod(0).sum())]
-            for key, threshold in self.thresholds.items()
-        }

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from nni.nas.strategy.base import Strategy
 
-__all__ = ['OneShotTrial']
+__all__ = ['OneShotTrial', 'search_passes']
+
+
+def search_passes(strategy: Strategy, epochs: int) -> int:
+    """Passes that a search of ``epochs`` makes over its part of the training data.
+
+    An epoch of warm-up has no step on held-out data, every other one a step of both kinds per batch.
+    """
+    return 2 * epochs - min(epochs, getattr(strategy, 'warmup_epochs', 0))
 
 
 class OneShotTrial(Strategy):
@@ -19,6 +27,8 @@ class OneShotTrial(Strategy):
         if search.result is None:
             raise RuntimeError('the search failed; see the log of its trial')
         sample = {label: search.result[label] for label in self.model_space.simplify()}
+        if not self.engine.fits(sample):
+            raise RuntimeError(f'the network that the search found has {search.result["macs"]} MACs, over max_macs')
         while self.wait_for_resource():
             self.engine.submit_models(self.model_space.freeze(sample))
         self.engine.wait_models()

@@ -1,20 +1,90 @@
-"""A strategy's class by its import path: how experiments and trials name it."""
+"""A strategy's class by its import path, and with its arguments: how experiments and trials name it."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from typing import Any, get_type_hints
 
-__all__ = ['strategy_class']
+import typeguard
+
+from search_space.skeleton import closest
+
+__all__ = ['make_strategy', 'strategy_class']
 
 
 def strategy_class(path: str) -> type:
     """The class of an import path such as ``nni.nas.strategy.Random``.
 
     Raises:
-        ValueError: there is no such module or class.
+        ValueError: there is no such module or class, or it is not a strategy of NNI.
     """
     module, _, name = path.rpartition('.')
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f'no strategy class {path!r}: {error}') from None
+        cls = getattr(importlib.import_module(module), name)
+    except AttributeError:
+        hint = closest(name, [n for n in dir(importlib.import_module(module)) if n[0].isupper()])
+        raise ValueError(f'no strategy class {path!r}: {module} has no {name!r}; {hint}') from None
+    except Exception as error:  # the module may be the user's own, and anything may be wrong with it
+        raise ValueError(f'no strategy class {path!r}: {_one_line(error)}') from None
+    from nni.nas.strategy.base import Strategy
+
+    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+        raise ValueError(f'{path} is not a strategy: a subclass of nni.nas.strategy.base.Strategy is wanted')
+    return cls
+
+
+def make_strategy(path: str, arguments: dict[str, Any]):
+    """A strategy of the class at ``path``.
+
+    Raises:
+        ValueError: as :func:`strategy_class`; or an argument is unknown, or its value is not valid.
+    """
+    cls = strategy_class(path)
+    known = _argument_names(cls)
+    for name in arguments:
+        if known is not None and name not in known:
+            raise ValueError(f'{path} has no argument {name!r}; {closest(name, known) if known else "it has none"}')
+    for name, hint in _type_hints(cls).items():
+        if name in arguments:
+            try:
+                typeguard.check_type(arguments[name], hint)
+            except typeguard.TypeCheckError:
+                shown = getattr(hint, '__name__', str(hint))
+                raise ValueError(f'{path}: {name} must be {shown}, not {arguments[name]!r}') from None
+            except Exception:  # a hint that cannot be checked here
+                continue
+    try:
+        return cls(**arguments)
+    except Exception as error:  # whatever the class raises, it is what is wrong with its arguments
+        raise ValueError(f'{path} does not take these arguments: {_one_line(error)}') from None
+
+
+def _argument_names(cls: type) -> list[str] | None:
+    """Names of the arguments of ``cls`` and, where it passes others on, of its bases; None where they are not known."""
+    names = []
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        kinds = {p.kind for p in parameters}
+        if inspect.Parameter.VAR_POSITIONAL in kinds and base is not object:
+            return None
+        names += [p.name for p in list(parameters)[1:] if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+        if not base.__module__.startswith(('nni.', 'strategies.')):
+            return None  # a class of the user's may do with the others what it likes
+    return [name for name in names if name not in ('model_space', 'engine')]
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__)
+    except Exception:  # annotations need not be importable
+        return {}
+
+
+def _one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f'{type(error).__name__}: {text}'

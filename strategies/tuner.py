@@ -6,6 +6,8 @@ and torch, Lightning and the strategies are imported once NNI and the tuner are 
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import TYPE_CHECKING
 
 from nni.tuner import Tuner
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ['StrategyTuner']
 
+_logger = logging.getLogger(__name__)
+
 
 class StrategyTuner(Tuner):
     """To NNI's manager a tuner, to strategies of NNI what runs their models: :class:`.comparison.Comparison`.
+
+    Where the arguments or the search space are not valid it says why in the experiment's log and stops the experiment:
+    NNI itself would keep its manager for a tuner that is not there. ``python -m trials check`` finds the same before.
 
     Args:
         manager: makes what asks and tells NNI's manager.
@@ -27,23 +34,24 @@ class StrategyTuner(Tuner):
     """
 
     def __init__(self, manager=NniManager, **arguments):
-        self._arguments = {'manager': manager, **arguments}
+        self._manager, self._arguments = manager, arguments
         self._comparison: Comparison | None = None
 
     def update_search_space(self, search_space):
         """Raises ValueError where the arguments or the search space are not valid."""
-        from search_space import nni_search_space  # before NNI's strategies, which it imports in the order they need
+        if self._comparison is not None:
+            _logger.error('the search space of a running experiment stays as it is: what was tried would not fit')
+            return
+        try:
+            from search_space import nni_nas  # noqa: F401 - before NNI's strategies, in the order they need
 
-        from .comparison import Comparison
+            from .comparison import Comparison
 
-        if self._comparison is None:
-            self._comparison = Comparison(**self._arguments)
-        skeleton = self._comparison.skeleton
-        if search_space != nni_search_space(skeleton.choices()):
-            raise ValueError(
-                f'the search space of the experiment is not that of skeleton {skeleton.name!r}; '
-                f'write it again with: python -m search_space choices {self._comparison.skeleton_name}'
-            )
+            self._comparison = Comparison(**self._arguments, manager=self._manager, search_space=search_space)
+        except ValueError as error:
+            _logger.error('%s', error)
+            threading.Thread(target=self._manager().stop_experiment, daemon=True).start()
+            raise
 
     def generate_multiple_parameters(self, parameter_id_list, **kwargs):
         """None at once: each id is answered through ``st_callback``, as soon as a strategy has a request."""

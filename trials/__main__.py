@@ -1,16 +1,21 @@
-"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it."""
+"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it; ``check``: an experiment."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
+FAILURE = 'failure.json'
+"""Why a trial failed, in its folder: ``type`` of the error, and ``error``, one line."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m trials', description='Run a trial of the experiment.')
+    parser = argparse.ArgumentParser(prog='python -m trials', description='Check an experiment, or run a trial of it.')
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser(
         'run',
@@ -24,19 +29,51 @@ def main(arguments: list[str] | None = None) -> int:
         help='JSON of the parameters, or the trial.json that a trial left; without it NNI is asked for them',
     )
     run.add_argument(
-        '--out', type=Path, metavar='DIR', help="where to leave network.pt and trial.json; NNI's by default"
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help="where to leave network.pt, trial.json and the trial's course; NNI's folder of the trial by default",
     )
+    run.add_argument(
+        '--checkpoints',
+        type=Path,
+        metavar='DIR',
+        help='where the trial leaves a checkpoint after each epoch, and goes on from one of the same parameters; '
+        "by default beside the folders of the experiment's trials, or in --out",
+    )
+    check = commands.add_parser(
+        'check',
+        help='say what is wrong with an experiment.yaml',
+        description='Say what is wrong with an experiment.yaml, one line each, and start nothing.',
+    )
+    check.add_argument('file', type=Path, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml')
     args = parser.parse_args(arguments)
+    if args.command == 'check':
+        return _check(args.file)
+    out = args.out
+    if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
+        out = Path(os.environ['NNI_OUTPUT_DIR'])
     try:
-        return _run(args.parameters, args.out)
-    except ValueError as error:
+        return _run(args.parameters, out, args.checkpoints)
+    except Exception as error:
+        if out is not None:
+            _save_failure(out, error)
+        if not isinstance(error, ValueError | ArithmeticError | OSError):
+            raise
         print(f'python -m trials: {error}', file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
 
 
-def _run(file: Path | None, out: Path | None) -> int:
-    import os
+def _check(file: Path) -> int:
+    from trials.check import experiment_problems
 
+    problems = experiment_problems(file)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 2 if problems else 0
+
+
+def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     import nni
 
     # Ask NNI first, before the slow imports below, and say so: the tuner starts the next trial only then.
@@ -46,29 +83,59 @@ def _run(file: Path | None, out: Path | None) -> int:
     if file is None:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
 
-    import search_space  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from trials.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
     from trials.parameters import TrialParameters
     from trials.train import run_trial, save_trial
 
-    logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
+    _configure_logging()
     trial = TrialParameters.from_flat(parameters)
-    if file is None:
-        report = nni.report_intermediate_result
-    else:
-
-        def report(metrics):
-            print(json.dumps(metrics))
-
-    result, network = run_trial(trial, report)
-    if out is None and file is None:
-        out = Path(os.environ['NNI_OUTPUT_DIR'])
     if out is not None:
-        save_trial(out, parameters, result, network)
-    if file is None:
-        nni.report_final_result(result)
-    else:
-        print(json.dumps(result))
+        (out / FAILURE).unlink(missing_ok=True)
+        checkpoints = checkpoints or (experiment_folder(out) if file is None else out)
+    checkpoint = EpochCheckpoint(checkpoint_path(checkpoints, parameters)) if checkpoints else None
+    report = nni.report_intermediate_result if file is None else _print
+    on_terminal = file is not None and sys.stdout.isatty()
+    result, network = run_trial(trial, report, out, checkpoint, progress_bar=on_terminal)
+    # Reported before anything is written: a full disk must not lose it.
+    (_print if file else nni.report_final_result)(result)
+    try:
+        if out is not None:
+            save_trial(out, parameters, result, network)
+        if checkpoint is not None:
+            checkpoint.remove()
+    except OSError as error:
+        if file is not None:
+            raise
+        logging.getLogger('trials').warning('the result is reported, but its files are not there: %s', error)
     return 0
+
+
+def _configure_logging() -> None:
+    """A line to standard error for what trials and strategies say; of Lightning and NNI's evaluator only errors."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('python -m trials: %(message)s'))
+    for name in ('trials', 'strategies'):
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(handler)
+    for name in ('pytorch_lightning', 'nni.nas.evaluator'):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _print(metrics: dict) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(json.dumps(metrics))  # above the progress bar, where there is one
+
+
+def _save_failure(out: Path, error: Exception) -> None:
+    """Leave in ``out`` why the trial failed, for who looks at it later; where nothing can be written, only the log."""
+    from search_space.whole_file import write_whole
+
+    reason = {'type': type(error).__name__, 'error': ' '.join(str(error).split())}
+    with contextlib.suppress(OSError):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / FAILURE, json.dumps(reason, indent=2).encode())
 
 
 def _read_parameters(file: Path) -> dict:

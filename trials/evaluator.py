@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.data import BatchSampler, Dataset, RandomSampler, SequentialSampler
+import math
 
-__all__ = ['Classifier', 'evaluator', 'loader']
+import torch
+from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.utils.data import Dataset
+
+from .loader import Loader, loader
+
+__all__ = ['OPTIMIZERS', 'PRECISIONS', 'SCHEDULES', 'Classifier', 'evaluator', 'loader']
+
+OPTIMIZERS = ('adamw', 'rmsprop', 'sgd')
+SCHEDULES = ('one-cycle', 'cosine')
+PRECISIONS = ('auto', '32', 'bf16-mixed', '16-mixed')
 
 
 class Classifier(LightningModule):
-    """Cross-entropy with label smoothing, AdamW, one cycle of the learning rate.
+    """Cross-entropy with label smoothing, an optimizer, and a schedule of its learning rate.
 
     Logs ``train_loss`` and ``train_accuracy``, and the same of ``validation`` and ``test``.
 
     Args:
-        learning_rate: the peak of the cycle.
-        weight_decay: AdamW's.
-        label_smoothing: of the training loss, in [0, 1).
+        learning_rate: the peak of the schedule.
+        weight_decay: the optimizer's; AdamW's is decoupled, the others' is L2.
+        label_smoothing: of the loss, in [0, 1).
+        optimizer: ``adamw``; ``sgd``, with Nesterov's momentum 0.9; ``rmsprop``, with decay and momentum 0.9 as Tan et
+            al., "MnasNet" (CVPR 2019) have it.
+        schedule: ``one-cycle`` (Smith and Topin, 2017), a cosine up over the first 30% of the steps and down over the
+            others; ``cosine``, a line up and a cosine down to 0 (Goyal et al., 2017; Loshchilov and Hutter, 2017).
+        learning_rate_warmup: epochs of the cosine schedule's line.
+        decay_norm_and_bias: whether weight decay is for all parameters, or for those of convolutions and linear layers
+            alone, without their biases.
     """
 
-    def __init__(self, learning_rate: float, weight_decay: float, label_smoothing: float):
+    def __init__(
+        self,
+        learning_rate: float,
+        weight_decay: float,
+        label_smoothing: float,
+        optimizer: str = 'adamw',
+        schedule: str = 'one-cycle',
+        learning_rate_warmup: float = 0,
+        decay_norm_and_bias: bool = True,
+    ):
         super().__init__()
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.optimizer_name, self.schedule, self.learning_rate_warmup = optimizer, schedule, learning_rate_warmup
+        self.decay_norm_and_bias = decay_norm_and_bias
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,29 +75,65 @@ class Classifier(LightningModule):
         return self._step(batch, 'train')
 
     def validation_step(self, batch, batch_idx):
-        self._step(batch, 'validation')
+        self._measure(batch, 'validation')
 
     def test_step(self, batch, batch_idx):
-        self._step(batch, 'test')
+        self._measure(batch, 'test')
+
+    def _measure(self, batch, part: str) -> None:
+        if len(batch[1]):  # of a last batch of one image, none is left when that cannot be read
+            self._step(batch, part)
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
-        )
-        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
+        optimizer = self._optimizer()
+        return {
+            'optimizer': optimizer,
+            'lr_scheduler': {'scheduler': self._scheduler(optimizer), 'interval': 'step'},
+        }
+
+    def _optimizer(self) -> Optimizer:
+        parameters = self._parameter_groups()
+        common = {'lr': self.learning_rate, 'weight_decay': self.weight_decay}
+        if self.optimizer_name == 'sgd':
+            return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, **common)
+        if self.optimizer_name == 'rmsprop':
+            return torch.optim.RMSprop(parameters, alpha=0.9, momentum=0.9, eps=1e-3, **common)
+        # In mixed precision a fused optimizer scales gradients back by itself, too late for them to be clipped.
+        return torch.optim.AdamW(parameters, fused=self.trainer.precision == '32-true', **common)
+
+    def _parameter_groups(self) -> list:
+        parameters = list(self.parameters())
+        if self.decay_norm_and_bias:
+            return parameters
+        decayed = [p for p in parameters if p.ndim > 1]
+        return [{'params': decayed}, {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0}]
+
+    def _scheduler(self, optimizer: Optimizer) -> LRScheduler:
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == 'one-cycle':
+            return OneCycleLR(optimizer, max_lr=self.learning_rate, total_steps=steps)
+        warmup = steps * self.learning_rate_warmup / self.trainer.max_epochs
+
+        def share_of_peak(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+        return LambdaLR(optimizer, share_of_peak)
 
 
-def loader(data: Dataset, batch_size: int, seed: int | None = None) -> DataLoader:
-    """Batches of ``data``: in a random order drawn from ``seed`` and without the last partial one, or in order."""
-    if seed is None:
-        sampler = BatchSampler(SequentialSampler(data), batch_size, drop_last=False)
-    else:
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
-        sampler = BatchSampler(order, batch_size, drop_last=True)
-    return DataLoader(data, sampler=sampler, batch_size=None)
+class _LoaderStates(Callback):
+    """The loaders' states in Lightning's checkpoints: by itself it restores them in the middle of an epoch only."""
+
+    def __init__(self, *loaders: Loader):
+        self.loaders = loaders
+
+    def state_dict(self) -> dict[str, list]:
+        return {'loaders': [batches.state_dict() for batches in self.loaders]}
+
+    def load_state_dict(self, state: dict[str, list]) -> None:
+        for batches, own in zip(self.loaders, state['loaders'], strict=True):
+            batches.load_state_dict(own)
 
 
 def evaluator(
@@ -81,32 +146,72 @@ def evaluator(
     weight_decay: float,
     label_smoothing: float,
     seed: int,
+    optimizer: str = 'adamw',
+    schedule: str = 'one-cycle',
+    learning_rate_warmup: float = 0,
+    decay_norm_and_bias: bool = True,
+    ema_decay: float = 0,
+    gradient_clip: float = 0,
+    precision: str | int = 'auto',
+    workers: int = 0,
     shuffle_validation: bool = False,
     callbacks=(),
+    progress_bar: bool = False,
 ) -> Lightning:
     """NNI's Lightning evaluator of the recipe.
 
+    Lightning's checkpoints of its trainer carry where its loaders are.
+
     Args:
         train, validation: the parts.
-        epochs, batch_size, learning_rate, weight_decay, label_smoothing: the recipe.
-        seed: of the order of the batches.
+        epochs, batch_size: the recipe.
+        learning_rate, weight_decay, label_smoothing, optimizer, schedule, learning_rate_warmup, decay_norm_and_bias: as
+            of :class:`Classifier`.
+        seed: of the order of the batches, and of random augmentation.
+        ema_decay: of the exponential moving average of weights and BN's statistics, per step. It is the average that is
+            validated and left in the network. 0 is none; not for a one-shot search, whose supernet is what it searches.
+        gradient_clip: largest norm of the gradient; 0 is none. Not for a one-shot search, which has its strategy's own.
+        precision: Lightning's. ``auto`` is ``bf16-mixed`` on a GPU that has it and 32 bits elsewhere, and never
+            ``16-mixed``: LightNL sums over all positions of an image, and half precision ends at 65,504.
+        workers: processes that read images, for each loader.
         shuffle_validation: draw the validation part in a random order too, as a search does that learns from it.
         callbacks: Lightning's.
+        progress_bar: show Lightning's.
     """
+    batches = loader(train, batch_size, seed, workers)
+    checked = loader(validation, batch_size, seed + 1 if shuffle_validation else None, workers)
+    average = [EMAWeightAveraging(decay=ema_decay)] if ema_decay else []
     trainer = Trainer(
         max_epochs=epochs,
         accelerator='auto',
         devices=1,
+        precision=_lightning_precision(precision),
+        gradient_clip_val=gradient_clip or None,
         logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *average, _LoaderStates(batches, checked)],
     )
     return Lightning(
-        Classifier(learning_rate, weight_decay, label_smoothing),
+        Classifier(
+            learning_rate,
+            weight_decay,
+            label_smoothing,
+            optimizer,
+            schedule,
+            learning_rate_warmup,
+            decay_norm_and_bias,
+        ),
         trainer,
-        train_dataloaders=loader(train, batch_size, seed),
-        val_dataloaders=loader(validation, batch_size, seed + 1 if shuffle_validation else None),
+        train_dataloaders=batches,
+        val_dataloaders=checked,
     )
+
+
+def _lightning_precision(precision: str | int) -> str:
+    if precision != 'auto':
+        return str(precision)
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return 'bf16-mixed' if has_bf16 else '32'

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.skeleton import Skeleton, closest, load_skeleton
+from strategies.arguments import HELD_OUT
 
-from .datasets import DATASETS
+from .datasets import DATASETS, check_arguments
+from .evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 __all__ = ['STAGES', 'TrialParameters']
 
 STAGES = ('search', 'retrain', 'test')
+_GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments', 'candidates'}
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,24 @@ class TrialParameters:
         dataset: name of the data set.
         epochs: passes over the training data (in a search: over the part that is not held out).
         batch_size: images per step.
-        learning_rate: peak of the one-cycle schedule.
-        weight_decay: AdamW's.
-        label_smoothing: of the training loss.
+        learning_rate: peak of the schedule.
+        weight_decay: the optimizer's.
+        label_smoothing: of the loss.
+        optimizer: ``adamw``, ``rmsprop`` or ``sgd``.
+        schedule: of the learning rate, ``one-cycle`` or ``cosine``.
+        learning_rate_warmup: epochs in which the cosine schedule rises to its peak.
+        decay_norm_and_bias: whether weight decay is for BN and biases too.
+        ema_decay: of the moving average of weights that is validated, tested and kept; 0 is none.
+        gradient_clip: largest norm of the gradient; 0 is none.
+        precision: ``auto``, ``32``, ``bf16-mixed`` or ``16-mixed``; auto is bf16-mixed on a GPU that has it.
         threads: CPU threads of the trial.
+        workers: processes that read images, where these are in files.
         held_out: fraction of the training data that a search learns its thresholds on.
+        dataset_arguments: of the data set, such as ``folder``.
         network: label to candidate; empty for a search.
         search_class: import path of the one-shot strategy; empty where there is no search.
         search_arguments: its arguments.
+        candidates: label to the candidates that the search may choose from, where they are not all of the skeleton's.
     """
 
     strategy: str
@@ -48,21 +62,32 @@ class TrialParameters:
     learning_rate: float
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
+    optimizer: str = 'adamw'
+    schedule: str = 'one-cycle'
+    learning_rate_warmup: float = 0.0
+    decay_norm_and_bias: bool = True
+    ema_decay: float = 0.0
+    gradient_clip: float = 0.0
+    precision: str | int = 'auto'
     threads: int = 1
-    held_out: float = 0.2
+    workers: int = 0
+    held_out: float = HELD_OUT
+    dataset_arguments: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     search_class: str = ''
     search_arguments: dict[str, Any] = field(default_factory=dict)
+    candidates: dict[str, list] = field(default_factory=dict)
 
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> TrialParameters:
-        """Read the flat form: choices under their labels, the search's arguments under ``class/``.
+        """Read the flat form: choices under their labels, arguments under ``class/`` (a search's) and ``dataset/``, and
+        under ``candidates/`` what the experiment's search space has left of a label.
 
         Raises:
             ValueError: a key is unknown or missing, or a value is not valid for it.
         """
-        names = {f.name for f in dataclasses.fields(cls)} - {'network', 'search_class', 'search_arguments'}
-        values: dict[str, Any] = {'network': {}, 'search_arguments': {}}
+        names = {f.name for f in dataclasses.fields(cls)} - _GATHERED
+        values: dict[str, Any] = {key: {} for key in _GATHERED if key != 'search_class'}
         for key, value in parameters.items():
             if key in names:
                 values[key] = value
@@ -70,6 +95,10 @@ class TrialParameters:
                 values['search_class'] = value
             elif key.startswith('class/'):
                 values['search_arguments'][key.removeprefix('class/')] = value
+            elif key.startswith('dataset/'):
+                values['dataset_arguments'][key.removeprefix('dataset/')] = value
+            elif key.startswith('candidates/'):
+                values['candidates'][key.removeprefix('candidates/')] = value
             elif '/' in key:
                 values['network'][key] = value
             else:
@@ -84,35 +113,67 @@ class TrialParameters:
     def _check(self) -> None:
         for name, valid, what in (
             ('stage', self.stage in STAGES, f'one of {", ".join(STAGES)}'),
-            ('dataset', self.dataset in DATASETS, f'one of {", ".join(DATASETS)}'),
-            ('epochs', _is_count(self.epochs), 'a whole number of at least 1'),
-            ('batch_size', _is_count(self.batch_size), 'a whole number of at least 1'),
-            ('threads', _is_count(self.threads), 'a whole number of at least 1'),
-            ('seed', isinstance(self.seed, int) and self.seed >= 0, 'a whole number of at least 0'),
+            ('dataset', self.dataset in list(DATASETS), f'one of {", ".join(DATASETS)}'),
+            ('epochs', _is_whole(self.epochs, 1), 'a whole number of at least 1'),
+            ('batch_size', _is_whole(self.batch_size, 1), 'a whole number of at least 1'),
+            ('threads', _is_whole(self.threads, 1), 'a whole number of at least 1'),
+            ('workers', _is_whole(self.workers, 0), 'a whole number of at least 0'),
+            ('seed', _is_whole(self.seed, 0), 'a whole number of at least 0'),
             ('learning_rate', _is_number(self.learning_rate) and self.learning_rate > 0, 'a number above 0'),
             ('weight_decay', _is_number(self.weight_decay) and self.weight_decay >= 0, 'a number of at least 0'),
-            (
-                'label_smoothing',
-                _is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1,
-                'a number in [0, 1)',
-            ),
-            ('held_out', _is_number(self.held_out) and 0 < self.held_out < 1, 'a number in (0, 1)'),
+            ('label_smoothing', _is_share(self.label_smoothing), 'a number in [0, 1)'),
+            ('optimizer', self.optimizer in OPTIMIZERS, f'one of {", ".join(OPTIMIZERS)}'),
+            ('schedule', self.schedule in SCHEDULES, f'one of {", ".join(SCHEDULES)}'),
+            ('decay_norm_and_bias', isinstance(self.decay_norm_and_bias, bool), 'true or false'),
+            ('ema_decay', _is_share(self.ema_decay), 'a number in [0, 1)'),
+            ('gradient_clip', _is_number(self.gradient_clip) and self.gradient_clip >= 0, 'a number of at least 0'),
+            ('precision', str(self.precision) in PRECISIONS, f'one of {", ".join(PRECISIONS)}'),
+            ('held_out', _is_share(self.held_out) and self.held_out > 0, 'a number in (0, 1)'),
         ):
             if not valid:
                 raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
-        if self.stage == 'search' and not self.search_class:
+        self._check_warmup()
+        check_arguments(self.dataset, self.dataset_arguments)
+        space = self.space()
+        if self.stage == 'search':
+            self._check_search()
+        else:
+            space.check_sample(self.network)
+
+    def _check_warmup(self) -> None:
+        warmup = self.learning_rate_warmup
+        if not _is_number(warmup) or not 0 <= warmup < self.epochs:
+            raise ValueError(
+                f'trial parameter learning_rate_warmup must be a number of epochs from 0 to less than all '
+                f'{self.epochs} of them, not {warmup!r}'
+            )
+        if warmup and self.schedule != 'cosine':
+            raise ValueError(f'trial parameter learning_rate_warmup is for schedule cosine, not for {self.schedule}')
+
+    def _check_search(self) -> None:
+        if not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
-        if self.stage != 'search':
-            self.space().check_sample(self.network)
+        if self.ema_decay:
+            raise ValueError('trial parameter ema_decay is not for a search: the average of a supernet is not searched')
+        if self.gradient_clip:
+            raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
 
     def space(self) -> Skeleton:
-        """The skeleton."""
-        return load_skeleton(self.skeleton)
+        """The skeleton, with the candidates that are left."""
+        return load_skeleton(self.skeleton).restrict(self.candidates)
+
+    def whole_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """``sample`` of :meth:`space` with the labels, too, that have one candidate left."""
+        return load_skeleton(self.skeleton).sample_of(self.space().fix(sample))
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_whole(value, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_share(value) -> bool:
+    return _is_number(value) and 0 <= value < 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import io
 import json
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,26 +19,19 @@ from nni.nas.space import ModelStatus, RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
 from search_space.whole_file import write_whole
+from strategies import Course
+from strategies.finite_loss import FiniteLoss
+from strategies.one_shot_trial import search_passes
 from strategies.strategy_class import strategy_class
 
 from . import datasets
+from .checkpoint import EpochCheckpoint
 from .evaluator import evaluator, loader
 from .parameters import TrialParameters
 
 __all__ = ['run_trial', 'save_trial']
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class _ReportEpochs(pl.Callback):
-    """Reports Lightning's metrics of every epoch."""
-
-    def __init__(self, report: Report, default: str):
-        self.report, self.default = report, default
-
-    def on_train_epoch_end(self, trainer, module):
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.report({'default': metrics.get(self.default, 0.0), 'epoch': trainer.current_epoch + 1, **metrics})
 
 
 class _ThisTrial(SequentialExecutionEngine):
@@ -53,84 +47,103 @@ class _ThisTrial(SequentialExecutionEngine):
             self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-def run_trial(trial: TrialParameters, report: Report) -> tuple[dict[str, Any], torch.nn.Module]:
+def run_trial(
+    trial: TrialParameters,
+    report: Report,
+    folder: Path | None = None,
+    checkpoint: EpochCheckpoint | None = None,
+    progress_bar: bool = False,
+) -> tuple[dict[str, Any], torch.nn.Module]:
     """Run a trial to its result and its network.
 
     The result holds ``default`` (validation accuracy), ``macs``, ``params``, ``epochs`` (compute: images that were
-    trained on, over the size of the training part) and ``seconds`` of training; of a search the labels of the network
-    it found, of a test ``test_accuracy``.
+    trained on, over the size of the training part), ``seconds`` of training and ``skipped_images`` (those that could
+    not be read); of a search the labels of the network it found, of a test ``test_accuracy``.
 
     Args:
         trial: the parameters.
-        report: called with the metrics of every epoch.
+        report: called with the metrics of every epoch, ``default`` among them: validation accuracy, of a search that of
+            its training.
+        folder: where to leave the course, see :class:`strategies.Course`; None is nowhere.
+        checkpoint: written after every epoch, and gone on from where it is there.
+        progress_bar: show one on standard output.
+
+    Raises:
+        FloatingPointError: a loss is NaN or infinite.
     """
     torch.set_num_threads(trial.threads)
     pl.seed_everything(trial.seed, verbose=False)
-    parts = datasets.load(trial.dataset)
+    skeleton = trial.space()
+    parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
+    datasets.check_fit(parts, skeleton, trial.dataset)
+    default = 'train_accuracy' if trial.stage == 'search' else 'validation_accuracy'
+    course = Course(lambda metrics: report({'default': metrics.get(default, 0.0), **metrics}), folder)
+
+    def make_evaluator(train, validation, **arguments):
+        made = evaluator(
+            train,
+            validation,
+            **_recipe(trial),
+            callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
+            progress_bar=progress_bar,
+            **arguments,
+        )
+        made.fit_kwargs = checkpoint.fit_arguments() if checkpoint else {}
+        return made
+
     with warnings.catch_warnings():
         # Lightning recommends worker processes and a logger; the data is in memory, and NNI logs.
         warnings.filterwarnings('ignore', module='pytorch_lightning')
-        return (_search if trial.stage == 'search' else _train)(trial, parts, report)
+        result, network = (_search if trial.stage == 'search' else _train)(trial, parts, course, make_evaluator)
+    return result | {'skipped_images': parts.skipped_images()}, network
 
 
 def _recipe(trial: TrialParameters) -> dict[str, Any]:
-    names = ('epochs', 'batch_size', 'learning_rate', 'weight_decay', 'label_smoothing', 'seed')
-    return {name: getattr(trial, name) for name in names}
+    names = inspect.signature(evaluator).parameters
+    return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
 
 
-def _train(trial, parts, report):
+def _train(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     network = build(skeleton, trial.network).to(memory_format=torch.channels_last)
-    training = evaluator(
-        parts.train,
-        parts.validation,
-        **_recipe(trial),
-        callbacks=[_ReportEpochs(report, 'validation_accuracy')],
-    )
-    started = time.perf_counter()
+    training = make_evaluator(parts.train, parts.validation)
     training.evaluate(network)
     result = {
-        'default': float(training.trainer.callback_metrics['validation_accuracy']),
+        'default': course.epochs[-1]['validation_accuracy'],
         'macs': macs(skeleton)(skeleton.check_sample(trial.network)),
         'params': params(skeleton)(skeleton.check_sample(trial.network)),
         'epochs': trial.epochs,
-        'seconds': time.perf_counter() - started,
+        'seconds': course.seconds,
     }
     if trial.stage == 'test':
-        measured = training.trainer.test(training.module, loader(parts.test, trial.batch_size), verbose=False)
+        measured = training.trainer.test(
+            training.module, loader(parts.test, trial.batch_size, workers=trial.workers), verbose=False
+        )
         result['test_accuracy'] = measured[0]['test_accuracy']
     return result, network
 
 
-def _search(trial, parts, report):
+def _search(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
     space = LightNLSpace(skeleton).to(memory_format=torch.channels_last)
-    searching = evaluator(
-        weights_part,
-        held_out,
-        **_recipe(trial),
-        shuffle_validation=True,
-        callbacks=[_ReportEpochs(report, 'train_accuracy')],
-    )
+    searching = make_evaluator(weights_part, held_out, shuffle_validation=True)
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
-    started = time.perf_counter()
     strategy(RawFormatModelSpace(space, searching), _ThisTrial())
-    seconds = time.perf_counter() - started
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **_recipe(trial))
     checking.module.set_model(network)
-    measured = checking.trainer.validate(checking.module, loader(parts.validation, trial.batch_size), verbose=False)
-    # A warm-up epoch has no step on held-out data, every other one a step per batch.
-    passes = 2 * trial.epochs - getattr(strategy, 'warmup_epochs', 0)
+    measured = checking.trainer.validate(
+        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
+    )
     result = {
         'default': measured[0]['validation_accuracy'],
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
-        'epochs': passes * len(weights_part) / len(parts.train),
-        'seconds': seconds,
-        **sample,
+        'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
+        'seconds': course.seconds,
+        **trial.whole_sample(sample),
     }
     return result, network
 

@@ -110,7 +110,7 @@ def test_trials_that_overlap_are_on_lines_of_their_own():
 def test_the_course_of_a_search_outside_an_experiment_is_drawn_too(tmp_path):
     file = tmp_path / 'course.csv'
     rows = [f'{epoch},row0{row}/lightnl,1,{0.5 + row},0.9,{int(row > 0)}' for epoch in (1, 2) for row in (0, 1)]
-    file.write_text('\n'.join(['epoch,label,gate_index,norm,threshold,gate', *rows]))
+    file.write_text('\n'.join(['epoch,label,index,norm,threshold,gate', *rows]))
     trajectories = read_course(file)
     assert trajectories.gate.tolist() == [0, 1, 0, 1]
     assert len(plots.gate_trajectories(trajectories).get_legend().get_texts()) == 2

@@ -35,13 +35,13 @@ def test_the_best_network_is_the_most_accurate_and_of_those_the_cheapest(records
 
 
 def test_an_unfinished_experiment_with_failures_is_read(records):
-    records.start('a', 'autonl', 'search', **{'class/margin': 1})
+    records.start('a', 'autonl', 'search', **{'class/margin': 1, 'dataset/classes': 5})
     records.start('b', 'random', seed=1, **sample())
     records.event('b', 'FAILED')
     frame = trials(records.experiment).set_index('trial')
     assert frame.status.to_dict() == {'a': 'RUNNING', 'b': 'FAILED'}
     assert frame.ended.isna().to_dict() == {'a': True, 'b': False}
-    assert not [column for column in frame if column.startswith('class/')]
+    assert not [column for column in frame if column.startswith(('class/', 'dataset/'))]
     table = comparison(frame.reset_index()).set_index('strategy')
     assert table.failed.to_dict() == {'autonl': 0, 'random': 1}
     assert table.validation_accuracy.isna().all()
@@ -168,7 +168,7 @@ def test_trajectories_are_a_row_per_epoch_and_gate(records):
         records.epoch('a', epoch, train_loss=1.0, **values)
     read = frames(records.experiment)
     assert len(read.trajectories) == 6
-    assert read.trajectories.iloc[-1][['label', 'gate_index', 'norm', 'threshold', 'gate']].tolist() == [
+    assert read.trajectories.iloc[-1][['label', 'index', 'norm', 'threshold', 'gate']].tolist() == [
         'row02/se',
         2,
         0.1,

@@ -11,10 +11,12 @@ from nni.nas.space import RawFormatModelSpace
 from torch.utils.data import TensorDataset
 
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs
+from search_space.latency import measure
 from search_space.lightnl import affinity_first, compact_channels
 from search_space.mixed import mixed_contexts, mixed_product
 from strategies import AutoNL
 from strategies.gated_lightnl import affinity_steps, nested_candidates
+from strategies.selection import measuring
 from trials.evaluator import evaluator
 
 
@@ -191,6 +193,109 @@ def test_it_runs_in_an_experiment_of_nni(tmp_path):
     space.skeleton.check_sample(sample)
 
 
+@pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
+def test_a_budget_is_met_within_five_percent_and_the_supernet_is_that_network(share):
+    skeleton = load_skeleton('cued')
+    low, high = macs(skeleton).range()
+    budget = low + share * (high - low)
+    strategy = run_search(target_macs=budget)
+    sample = strategy.oneshot_module.export()
+    assert 0.95 * budget <= macs(skeleton)(sample) <= budget
+    (network,) = strategy.list_models()
+    x = images(4).tensors[0]
+    with torch.no_grad():
+        torch.testing.assert_close(network.executable_model().eval()(x), strategy.supernet.eval()(x))
+
+
+def test_several_budgets_give_a_network_each_from_one_supernet_the_largest_first():
+    skeleton = load_skeleton('cued')
+    budgets = [1.62e6, 1.75e6, 1.69e6]
+    strategy = run_search(target_macs=budgets)
+    module = strategy.oneshot_module
+    assert module.export() == module.selected[1]
+    for budget, sample in zip(budgets, module.selected, strict=True):
+        assert 0.95 * budget <= macs(skeleton)(sample) <= budget
+    networks = [model.executable_model() for model in strategy.list_models(limit=None)]
+    x = images(4).tensors[0]
+    with torch.no_grad():
+        for network, index in zip(networks, (1, 2, 0), strict=True):
+            expected = strategy.supernet.freeze(module.selected[index]).eval()(x)
+            torch.testing.assert_close(network.eval()(x), expected)
+    assert len(list(strategy.list_models())) == 1
+
+
+def test_a_budget_may_be_a_latency():
+    skeleton = load_skeleton('cued')
+    table = measure(skeleton, runs=1)
+    low, high = table.cost(skeleton).range()
+    budget = (low + high) / 2
+    strategy = run_search(latency=table, target_ms=budget)
+    assert 0.95 * budget <= table.cost(skeleton)(strategy.oneshot_module.export()) <= budget
+
+
+def test_measuring_leaves_no_trace_in_the_supernet(searched):
+    module = searched.oneshot_module.training_module.train()
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms[0].eval()
+    x = images(8).tensors[0]
+
+    def state():
+        flags = [(m.training, getattr(m, 'momentum', None)) for m in module.modules()]
+        buffers = {k: v for k, v in module.named_buffers() if not k.endswith('num_batches_tracked')}
+        values = {k: v.detach().clone() for k, v in (*buffers.items(), *module.named_parameters())}
+        return flags, values, module.log
+
+    flags, values, log = state()
+    with measuring(module):
+        assert not module.training
+        once = module(x)
+        assert torch.equal(module(x), once)
+        module.log('loss', 1.0)  # outside of a loop Lightning would refuse
+    after_flags, after_values, after_log = state()
+    assert (after_flags, after_log) == (flags, log)
+    assert all(torch.equal(value, after_values[name]) for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'line'),
+    [
+        (
+            {'target_macs': 1e6},
+            'no network of the space meets a budget of 1,000,000 MACs: the smallest costs 1,598,208',
+        ),
+        ({'target_macs': [1.7e6, 1e6]}, 'meets a budget of 1,000,000 MACs'),
+        ({'target_macs': -1}, 'target_macs must be a number above 0, or several, but is -1'),
+        ({'target_macs': [1.7e6, 'many']}, 'target_macs must be a number above 0'),
+        ({'target_macs': []}, 'target_macs must be a number above 0, or several'),
+        ({'target_ms': 3.0}, 'target_ms needs latency'),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_trained(arguments, line):
+    with pytest.raises(ValueError, match=line):
+        AutoNL(**arguments).mutate_model(LightNLSpace(load_skeleton('cued')))
+
+
+def test_a_supernet_is_refused():
+    supernet = AutoNL().mutate_model(LightNLSpace(load_skeleton('cued')))
+    with pytest.raises(ValueError, match='a supernet already'):
+        AutoNL().mutate_model(supernet)
+
+
+def test_a_label_on_two_choices_is_refused():
+    space = LightNLSpace(load_skeleton('cued'))
+    space.rows[1] = LightNLSpace(load_skeleton('cued')).rows[2]
+    with pytest.raises(ValueError, match="the label 'row03/lightnl' is on 2 choices"):
+        AutoNL().mutate_model(space)
+
+
+def test_a_space_without_a_cost_is_refused():
+    class Costless(LightNLSpace):
+        cost = property()
+
+    with pytest.raises(ValueError, match=r'Costless has no cost\(\)'):
+        AutoNL().mutate_model(Costless(skeleton=load_skeleton('cued')))
+
+
 def test_a_choice_without_a_gate_is_refused():
     space = LightNLSpace(load_skeleton('cued'))
     space.head.append(torch.nn.Identity())
@@ -203,10 +308,10 @@ def test_a_choice_without_a_gate_is_refused():
         AutoNL().mutate_model(space)
 
 
-def test_a_space_without_choices_is_refused():
+def test_a_space_without_lightnl_positions_is_refused():
     skeleton = load_skeleton('cued')
     fixed = skeleton.fix({label: candidates[0] for label, candidates in skeleton.choices().items()})
-    with pytest.raises(ValueError, match='nothing to search'):
+    with pytest.raises(ValueError, match='no LightNL positions to search'):
         AutoNL().mutate_model(LightNLSpace(fixed))
 
 

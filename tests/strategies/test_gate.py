@@ -35,14 +35,14 @@ def test_nested_weights_sum_to_one(gates):
 
 
 def test_gates_are_open_until_they_are_activated():
-    threshold = Threshold(2)
+    threshold = Threshold([3, 5, 7])
     norm = torch.tensor([0.1, 5.0])
     assert threshold(norm, running_mean=False).tolist() == [1, 1]
     assert threshold.is_open().tolist() == [True, True]
 
 
 def test_activated_thresholds_start_below_their_norms_by_the_margin():
-    threshold = Threshold(2)
+    threshold = Threshold([3, 5, 7])
     threshold(torch.tensor([0.5, 5.0]), running_mean=False)
     threshold.activate(margin=0.25)
     torch.testing.assert_close(threshold.t.data, torch.tensor([0.25, 4.75]))
@@ -50,7 +50,7 @@ def test_activated_thresholds_start_below_their_norms_by_the_margin():
 
 
 def test_a_running_mean_decides_and_the_batch_takes_the_gradient():
-    threshold = Threshold(momentum=0.1)
+    threshold = Threshold(['absent', 'present'], momentum=0.1)
     threshold(torch.tensor([1.0]), running_mean=True)
     threshold.activate(margin=0.5)
     norm = torch.tensor([0.0], requires_grad=True)  # this batch alone would close the gate: the mean, 0.9, does not
@@ -63,8 +63,23 @@ def test_a_running_mean_decides_and_the_batch_takes_the_gradient():
 
 
 def test_evaluation_does_not_move_the_running_mean():
-    threshold = Threshold()
+    threshold = Threshold(['absent', 'present'])
     threshold(torch.tensor([1.0]), running_mean=True)
     threshold.eval()
     threshold(torch.tensor([100.0]), running_mean=True)
     assert threshold.norm.item() == 1
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=4), st.data())
+def test_gates_choose_the_candidate_that_they_are_told_to(distances, data):
+    candidates = list(range(len(distances) + 1))
+    threshold = Threshold(candidates)
+    threshold(torch.ones(len(distances)), running_mean=False)
+    threshold.activate(margin=0.5)
+    threshold.t.data = threshold.norm - torch.tensor(distances)
+    before, chosen = threshold.t.detach().clone(), threshold.chosen()
+    candidate = data.draw(st.sampled_from(candidates))
+    threshold.choose(candidate, margin=0.1)
+    assert threshold.chosen() == candidate
+    if candidate == chosen:
+        assert torch.equal(threshold.t, before)

@@ -5,16 +5,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from nni.nas.execution.event import ModelEventType
+from nni.nas.strategy.base import Strategy
+from numpy.random import RandomState
 
-from search_space import load_skeleton, macs, nni_search_space
+from search_space import LightNLSpace, load_skeleton, macs, nni_search_space
+from strategies import AutoNL
 from strategies.engine import TrialRequest
+from strategies.macs_budget import BudgetedSpace
 from strategies.tuner import StrategyTuner
 
 SKELETON = load_skeleton('cued')
+SPACE = nni_search_space(SKELETON.choices())
+LOW, HIGH = macs(SKELETON).range()
 RANDOM = {'class': 'nni.nas.strategy.Random'}
 EVOLUTION = {'class': 'nni.nas.strategy.RegularizedEvolution', 'population_size': 2, 'sample_size': 1}
 AUTONL = {'class': 'strategies.AutoNL', 'warmup_epochs': 1}
@@ -25,7 +33,7 @@ ALL = {'autonl': AUTONL, 'random': RANDOM, 'evolution': EVOLUTION}
 def _quick_polling(monkeypatch):
     sleep = time.sleep
     monkeypatch.setattr(time, 'sleep', lambda seconds: sleep(min(seconds, 0.002)))
-    monkeypatch.setattr('strategies.comparison.GRACE_SECONDS', {True: 0.05, False: 0.01})
+    monkeypatch.setattr('strategies.comparison.GRACE_SECONDS', {True: 0.4, False: 0.01})
 
 
 class Manager:
@@ -37,14 +45,28 @@ class Manager:
     def has_started(self, parameter_id):
         return True
 
+    def why_failed(self, parameter_id):
+        return 'the log of its trial'
+
     def end_experiment(self):
         self.done.set()
+
+    stop_experiment = end_experiment
 
 
 class Experiment:
     """Plays NNI's dispatcher: asks the tuner for trials, ends them in a random order, some of them badly."""
 
-    def __init__(self, strategies=ALL, budget=8.0, concurrency=2, fails=lambda parameters, attempt: False, known=()):
+    def __init__(
+        self,
+        strategies=ALL,
+        budget=8.0,
+        concurrency=2,
+        fails=lambda parameters, attempt: False,
+        known=(),
+        search_space=None,
+        **arguments,
+    ):
         self.manager = Manager()
         self.tuner = StrategyTuner(
             skeleton='cued',
@@ -54,8 +76,9 @@ class Experiment:
             search={'epochs': 3},
             test_runs=2,
             manager=lambda: self.manager,
+            **arguments,
         )
-        self.tuner.update_search_space(nni_search_space(SKELETON.choices()))
+        self.tuner.update_search_space(search_space or SPACE)
         self.tuner.import_data([{'parameter': p, 'value': v} for p, v in known])
         self.concurrency, self.fails = concurrency, fails
         self.started: list[dict] = []
@@ -79,7 +102,17 @@ class Experiment:
     def result(self, parameters):
         if parameters['stage'] == 'search':
             sample = {label: candidates[0] for label, candidates in SKELETON.choices().items()}
-            return {'default': 0.5, 'epochs': 4.0, 'macs': 1, 'params': 1, 'seconds': 1.0, **sample}
+            sample |= {
+                k.removeprefix('candidates/'): v[0] for k, v in parameters.items() if k.startswith('candidates/')
+            }
+            return {
+                'default': 0.5,
+                'epochs': 4.0,
+                'macs': macs(SKELETON)(sample),
+                'params': 1,
+                'seconds': 2.0,
+                **sample,
+            }
         sample = {label: parameters[label] for label in SKELETON.choices()}
         accuracy = random.Random(str(sorted(parameters.items()))).random()
         return {'default': accuracy, 'epochs': 2, 'macs': macs(SKELETON)(sample), 'params': 1, 'seconds': 1.0}
@@ -115,7 +148,21 @@ class Experiment:
                 for call in calls:
                     call()
             self._ask(1)
+        if stop_after is not None:
+            self.kill()
         return self
+
+    def kill(self):
+        """The tuner's process is gone: its strategies, threads here, have nothing left to wait for."""
+        for engine in self.tuner._comparison.engines.values():
+            engine.drop_queue()
+            engine.close()
+            for request in [r for r in engine.requests if not r.ended]:
+                engine.finish(request, None)
+
+    def networks(self, strategy, stage='retrain'):
+        own = [p for p, _ in self.finished if p['strategy'] == strategy and p['stage'] == stage]
+        return [{label: p[label] for label in SKELETON.choices()} for p in own]
 
     def stages(self, strategy):
         return [p['stage'] for p, _ in self.finished if p['strategy'] == strategy]
@@ -153,16 +200,228 @@ def test_the_search_trial_knows_the_strategy_and_its_arguments():
     assert search['epochs'] == 3
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000), concurrency=st.integers(1, 8), failing=st.floats(0, 0.6))
-def test_no_order_of_results_and_failures_deadlocks_or_exceeds_a_budget(seed, concurrency, failing):
-    dice = random.Random(seed)
-    experiment = Experiment(concurrency=concurrency, fails=lambda parameters, attempt: dice.random() < failing)
-    experiment.run(order=random.Random(seed))
-    assert experiment.most_running <= concurrency
-    for strategy in ALL:
-        spent = sum(r['epochs'] for p, r in experiment.finished if p['strategy'] == strategy and p['stage'] != 'test')
-        assert spent <= 8
+class Batches(Strategy):
+    """A user's own: trains three networks at once, waits for all of them, and does so again."""
+
+    def __init__(self, size: int = 3):
+        super().__init__()
+        self.size = size
+
+    def _run(self):
+        while self.wait_for_resource():
+            self.engine.submit_models(*(self.model_space.random() for _ in range(self.size)))
+            self.engine.wait_models()
+
+
+class Freezer(Strategy):
+    """A user's own: asks for the largest network, for ever, whatever becomes of it."""
+
+    def _run(self):
+        sample = {
+            label: max(choice.values, key=lambda v: (v == 'present', v))
+            for label, choice in self.model_space.simplify().items()
+        }
+        while self.wait_for_resource():
+            self.engine.submit_models(self.model_space.freeze(sample))
+
+
+class Raises(Strategy):
+    """A user's own, which fails at the result of its second network, or on its way to the third."""
+
+    def __init__(self, in_callback: bool = False):
+        super().__init__()
+        self.in_callback, self.results = in_callback, 0
+
+    def _initialize(self, model_space, engine):
+        engine.register_model_event_callback(ModelEventType.TrainingEnd, self._ended)
+        return model_space
+
+    def _ended(self, event):
+        self.results += 1
+        if self.in_callback and self.results == 2:
+            raise RuntimeError('at the result')
+
+    def _run(self):
+        for _ in range(2):
+            self.wait_for_resource()
+            self.engine.submit_models(self.model_space.random())
+        if not self.in_callback:
+            raise RuntimeError('on the way')
+
+
+FUZZ = (Phase.explicit, Phase.reuse, Phase.generate)  # threads take their turns as they like: nothing to shrink
+OWN = {name: {'class': f'{__name__}.{name}'} for name in ('Batches', 'Freezer', 'Raises')}
+FUZZED = {
+    'autonl': AUTONL,
+    'random': RANDOM,
+    'evolution': {**EVOLUTION, 'population_size': 3},
+    'own': {**OWN['Batches'], 'size': 1},
+    'raises': OWN['Raises'],
+}
+
+
+@settings(max_examples=20, deadline=None, phases=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 10_000),
+    concurrency=st.integers(1, 8),
+    failing=st.floats(0, 0.6),
+    runs=st.lists(st.integers(0, 12), max_size=3),
+    unit=st.sampled_from(['epochs', 'trials']),
+)
+def test_no_order_of_results_failures_and_resumes_deadlocks_or_exceeds_a_budget(seed, concurrency, failing, runs, unit):
+    dice, finished = random.Random(seed), []
+    budget = {'epochs': 8.0, 'trials': 4}[unit]
+    for stop_after in [*runs, None]:
+        fails = lambda parameters, attempt: dice.random() < failing  # noqa: E731
+        experiment = Experiment(FUZZED, budget, concurrency, fails, known=finished, budget_unit=unit)
+        experiment.run(order=dice, stop_after=stop_after)
+        assert experiment.most_running <= concurrency
+        assert not [p for p in experiment.started if p in [q for q, _ in finished]], 'a finished trial ran again'
+        finished += experiment.finished
+    assert experiment.manager.done.is_set()
+    for strategy in FUZZED:
+        own = [r for p, r in finished if p['strategy'] == strategy and p['stage'] != 'test']
+        assert (len(own) if unit == 'trials' else sum(r['epochs'] for r in own)) <= budget
+
+
+@settings(max_examples=15, deadline=None, phases=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), concurrency=st.integers(1, 4), stop_after=st.integers(1, 11))
+def test_what_is_asked_for_depends_on_no_order_and_no_resume(seed, concurrency, stop_after):
+    strategies = {'random': RANDOM, 'evolution': {**EVOLUTION, 'population_size': 3, 'mutation_prob': 0.5}}
+    whole = Experiment(strategies, 12.0, concurrency).run(order=random.Random(0))
+    part = Experiment(strategies, 12.0, concurrency).run(order=random.Random(seed), stop_after=stop_after)
+    rest = Experiment(strategies, 12.0, concurrency, known=part.finished).run(order=random.Random(seed + 1))
+
+    def everything(*runs):
+        return sorted(str(sorted(p.items())) for run in runs for p, _ in run.finished)
+
+    assert everything(part, rest) == everything(whole)
+
+
+@pytest.mark.parametrize('in_callback', [False, True])
+def test_a_strategy_that_fails_leaves_the_others_alone_and_keeps_its_results(in_callback):
+    strategies = {'raises': {**OWN['Raises'], 'in_callback': in_callback}, 'random': RANDOM}
+    experiment = Experiment(strategies).run()
+    assert experiment.stages('random') == ['retrain'] * 4 + ['test'] * 2
+    assert experiment.stages('raises')[-2:] == ['test'] * 2
+
+
+def test_a_users_own_strategy_takes_part_by_its_import_path():
+    experiment = Experiment({'own': OWN['Batches'], 'random': RANDOM}, budget=12.0).run()
+    assert experiment.stages('own') == ['retrain'] * 6 + ['test'] * 2
+    assert experiment.stages('random') == ['retrain'] * 6 + ['test'] * 2
+
+
+TPE = {'class': 'nni.nas.strategy.TPE'}
+GRID = {'class': 'nni.nas.strategy.GridSearch'}
+
+
+@pytest.mark.parametrize('max_macs', [LOW, (LOW + HIGH) / 2, HIGH])
+def test_no_strategy_trains_a_network_over_the_macs_budget(max_macs):
+    strategies = {'random': RANDOM, 'evolution': {**EVOLUTION, 'population_size': 4}, 'tpe': TPE, 'grid': GRID, **OWN}
+    experiment = Experiment(strategies, max_macs=max_macs, concurrency=4).run()
+    for parameters, result in experiment.finished:
+        assert result['macs'] <= max_macs, parameters
+    assert experiment.stages('random') == ['retrain'] * 4 + ['test'] * 2
+    assert len(experiment.networks('evolution')) >= 3
+    assert bool(experiment.networks('Freezer')) == (max_macs == HIGH)
+
+
+def test_networks_are_drawn_at_random_from_all_that_fit():
+    space = BudgetedSpace.from_model(LightNLSpace(SKELETON))
+    space.cost, space.max_macs = macs(SKELETON), LOW + (HIGH - LOW) / 3
+    draws = [space.random(random_state=RandomState(seed)).sample for seed in range(200)]
+    assert all(space.cost(sample) <= space.max_macs for sample in draws)
+    for label, candidates in SKELETON.choices().items():
+        assert {sample[label] for sample in draws} == set(candidates)
+
+
+def test_a_search_is_told_of_the_macs_budget_where_it_takes_one(monkeypatch):
+    class Targeted(AutoNL):
+        def __init__(self, *, target_macs: float | None = None, warmup_epochs: int = 1):
+            super().__init__(warmup_epochs=warmup_epochs)
+            self.target_macs = target_macs
+
+    monkeypatch.setattr(sys.modules[__name__], 'Targeted', Targeted, raising=False)
+    path = f'{__name__}.Targeted'
+    strategies = {'told': {'class': path}, 'own': {'class': path, 'target_macs': 5}}
+    experiment = Experiment(strategies, max_macs=HIGH).run()
+    asked = {p['strategy']: p['class/target_macs'] for p, _ in experiment.finished if p['stage'] == 'search'}
+    assert asked == {'told': HIGH, 'own': 5}
+
+
+def test_what_a_search_found_over_the_macs_budget_is_not_trained():
+    experiment = Experiment({'autonl': AUTONL, 'random': RANDOM}, max_macs=LOW)
+    result = experiment.result
+    large = {label: candidates[-1] for label, candidates in SKELETON.choices().items()}
+    experiment.result = lambda p: result(p) | ({**large, 'macs': HIGH} if p['stage'] == 'search' else {})
+    experiment.run()
+    assert experiment.stages('autonl') == ['search']
+    assert experiment.stages('random') == ['retrain'] * 4 + ['test'] * 2
+
+
+def test_a_candidate_that_the_search_space_has_lost_is_not_tried():
+    space = {label: dict(choice) for label, choice in SPACE.items()}
+    space['row01/lightnl']['_value'] = ['present']
+    space['row02/lightnl']['_value'] = ['absent']
+    space['row01/lightnl_ratio']['_value'] = [0.25]
+    experiment = Experiment({**ALL, 'tpe': TPE}, search_space=space).run()
+    for strategy in (*ALL, 'tpe'):
+        for network in (*experiment.networks(strategy), *experiment.networks(strategy, 'test')):
+            assert network['row01/lightnl'] == 'present'
+            assert network['row01/lightnl_ratio'] == 0.25
+            assert network['row02/lightnl'] == 'absent'
+    (search,) = [p for p, _ in experiment.finished if p['stage'] == 'search']
+    left = {k: v for k, v in search.items() if k.startswith('candidates/')}
+    assert left == {
+        'candidates/row01/lightnl': ['present'],
+        'candidates/row02/lightnl': ['absent'],
+        'candidates/row01/lightnl_ratio': [0.25],
+    }
+
+
+@pytest.mark.parametrize('unit', ['epochs', 'seconds', 'trials'])
+def test_a_budget_is_kept_in_its_unit(unit):
+    # A trial of the test's takes 2 epochs and 1 second; the search 4 epochs and 2 seconds.
+    experiment = Experiment(
+        budget={'epochs': 8, 'seconds': 4, 'trials': 4}[unit], budget_unit=unit, concurrency=4
+    ).run()
+    for strategy in ('random', 'evolution'):
+        assert experiment.stages(strategy) == ['retrain'] * 4 + ['test'] * 2
+    assert experiment.stages('autonl').count('retrain') == (3 if unit == 'trials' else 2)
+    spent = {u: experiment.tuner._comparison.engines['random'].spent(u) for u in ('epochs', 'seconds', 'trials')}
+    assert spent == {'epochs': 8, 'seconds': 4, 'trials': 4}
+
+
+def test_a_search_that_leaves_nothing_for_a_retraining_is_refused():
+    with pytest.raises(ValueError, match='more than the budget of 5'):
+        start(budget=5, strategies={'autonl': AUTONL})
+
+
+@pytest.mark.parametrize('result', [0.5, None, {}, {'default': float('nan'), 'macs': 1, 'epochs': 2, 'seconds': 1.0}])
+def test_a_result_that_is_not_as_it_should_be_counts_as_a_failure(result):
+    experiment = Experiment({'random': RANDOM, 'evolution': EVOLUTION})
+    good = experiment.result
+    experiment.result = lambda p: result if p['strategy'] == 'random' else good(p)
+    experiment.run()
+    assert experiment.stages('evolution') == ['retrain'] * 4 + ['test'] * 2
+    assert all(
+        attempts == 2 for attempts in Counter(str(p) for p in experiment.started if p['strategy'] == 'random').values()
+    )
+
+
+def test_why_a_trial_failed_is_in_the_log(caplog):
+    Experiment({'random': RANDOM}, budget=2, fails=lambda p, attempt: p['stage'] == 'retrain').run()
+    said = [record.getMessage() for record in caplog.records if 'failed (' in record.getMessage()]
+    assert 'the log of its trial' in said[0]
+    assert 'tried again' in said[0]
+    assert 'given up' in said[1]
+
+
+def test_results_of_another_experiment_do_not_count():
+    other = Experiment({'random': RANDOM}, seed=7).run()
+    experiment = Experiment({'random': RANDOM}, known=[({**p, 'epochs': 5}, r) for p, r in other.finished]).run()
+    assert experiment.stages('random') == ['retrain'] * 4 + ['test'] * 2
 
 
 def test_a_failed_trial_is_tried_once_more():
@@ -210,8 +469,8 @@ def test_a_free_worker_goes_to_the_strategy_that_has_spent_least():
     comparison = Experiment({'one': RANDOM, 'other': RANDOM}).tuner._comparison
     for name, spent in (('one', 4.0), ('other', 2.0)):
         engine = comparison.engines[name]
-        engine.requests.append(TrialRequest(name, {}, result={'epochs': spent}))
-        engine.requests.append(TrialRequest(name, {'epochs': 2}))
+        engine.requests.append(TrialRequest(name, {}, result={'epochs': spent}, ended=True))
+        engine.requests.append(TrialRequest(name, {}, epochs=2))
         engine.queue.append(engine.requests[-1])
     assert [comparison._next_request().strategy for _ in range(2)] == ['other', 'one']
 
@@ -234,7 +493,15 @@ def test_one_trial_starts_at_a_time():
 
 
 def start(**arguments) -> None:
-    arguments = {'skeleton': 'cued', 'strategies': ALL, 'budget': 8, 'retrain': {}, 'search': {}, **arguments}
+    arguments = {
+        'skeleton': 'cued',
+        'strategies': ALL,
+        'budget': 8,
+        'retrain': {'epochs': 2},
+        'search': {'epochs': 3},
+        'manager': Manager,
+        **arguments,
+    }
     space = arguments.pop('space', nni_search_space(SKELETON.choices()))
     StrategyTuner(**arguments).update_search_space(space)
 
@@ -242,13 +509,13 @@ def start(**arguments) -> None:
 def test_a_search_space_that_is_not_the_skeletons_is_refused():
     space = nni_search_space(SKELETON.choices())
     del space['row01/lightnl']
-    with pytest.raises(ValueError, match='not that of skeleton'):
+    with pytest.raises(ValueError, match='row01/lightnl is missing'):
         start(space=space)
 
 
 @pytest.mark.parametrize('path', ['nni.nas.strategy.Randon', 'nowhere.Random', 'Random'])
 def test_an_unknown_strategy_class_is_refused(path):
-    with pytest.raises(ValueError, match=f'no strategy class {path!r}'):
+    with pytest.raises(ValueError, match=rf'strategies.random.* {path!r}'):
         start(strategies={'random': {'class': path}})
 
 

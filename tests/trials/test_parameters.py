@@ -1,6 +1,7 @@
 """A trial's parameters: what is read, and what is refused."""
 
 import json
+import math
 
 import pytest
 
@@ -38,11 +39,25 @@ def test_the_arguments_of_a_search_are_read():
     assert trial.search_arguments == {'warmup_epochs': 3}
 
 
+def test_the_arguments_of_a_data_set_are_read():
+    trial = TrialParameters.from_flat({**RETRAIN, 'dataset/clutter': 4, 'dataset/noise': 1.5})
+    assert trial.dataset_arguments == {'clutter': 4, 'noise': 1.5}
+    assert 'dataset/clutter' not in trial.network
+
+
+ONE_SHOT = {'stage': 'search', 'class': 'strategies.AutoNL'}
 BAD = [
     ({'epoch': 3}, "unknown trial parameter 'epoch'; did you mean 'epochs'?"),
     ({'stage': 'train'}, "stage must be one of search, retrain, test, not 'train'"),
     ({'stage': 'search'}, "'class', the one-shot strategy, is missing"),
-    ({'dataset': 'cued-digit'}, "dataset must be one of cued-digits, not 'cued-digit'"),
+    (
+        {'dataset': 'cued-digit'},
+        "dataset must be one of cued-digits, digits, cifar10, cifar100, imagenet, image-folder, not 'cued-digit'",
+    ),
+    (
+        {'dataset': ['digits']},
+        'dataset must be one of cued-digits, digits, cifar10, cifar100, imagenet, image-folder, not',
+    ),
     ({'skeleton': 'cud'}, "no skeleton 'cud'"),
     ({'epochs': 0}, 'epochs must be a whole number of at least 1, not 0'),
     ({'epochs': 1.5}, 'epochs must be a whole number of at least 1, not 1.5'),
@@ -54,6 +69,25 @@ BAD = [
     ({'weight_decay': -0.1}, 'weight_decay must be a number of at least 0, not -0.1'),
     ({'label_smoothing': 1}, 'label_smoothing must be a number in [0, 1), not 1'),
     ({'held_out': 1.0}, 'held_out must be a number in (0, 1), not 1.0'),
+    ({'held_out': 0}, 'held_out must be a number in (0, 1), not 0'),
+    ({'seed': True}, 'seed must be a whole number of at least 0, not True'),
+    ({'learning_rate': math.inf}, 'learning_rate must be a number above 0, not inf'),
+    ({'learning_rate': math.nan}, 'learning_rate must be a number above 0, not nan'),
+    ({'optimizer': 'adam'}, "optimizer must be one of adamw, rmsprop, sgd, not 'adam'"),
+    ({'schedule': 'linear'}, "schedule must be one of one-cycle, cosine, not 'linear'"),
+    ({'learning_rate_warmup': 0.5}, 'learning_rate_warmup is for schedule cosine, not for one-cycle'),
+    (
+        {'schedule': 'cosine', 'learning_rate_warmup': 1},
+        'learning_rate_warmup must be a number of epochs from 0 to less than all 1 of them, not 1',
+    ),
+    ({'decay_norm_and_bias': 0}, 'decay_norm_and_bias must be true or false, not 0'),
+    ({'ema_decay': 1}, 'ema_decay must be a number in [0, 1), not 1'),
+    ({'gradient_clip': -1}, 'gradient_clip must be a number of at least 0, not -1'),
+    ({'precision': 16}, 'precision must be one of auto, 32, bf16-mixed, 16-mixed, not 16'),
+    ({'workers': -1}, 'workers must be a whole number of at least 0, not -1'),
+    ({'dataset/colors': 3}, "data set cued-digits: unknown argument 'colors'; did you mean 'colours'?"),
+    ({**ONE_SHOT, 'ema_decay': 0.9}, 'ema_decay is not for a search'),
+    ({**ONE_SHOT, 'gradient_clip': 1}, 'gradient_clip is not for a search: give its strategy gradient_clip_val'),
     ({'row01/lightnl': 'maybe'}, "row01/lightnl: 'maybe' is not among its candidates 'absent', 'present'"),
     ({'row06/lightnl': 'absent'}, "unknown label 'row06/lightnl' for skeleton 'cued'; did you mean"),
 ]

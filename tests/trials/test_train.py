@@ -22,7 +22,7 @@ def _small_data(monkeypatch):
     whole = datasets.load('cued-digits')
     parts = {name: getattr(whole, name) for name in ('train', 'validation', 'test')}
     small = {name: torch.utils.data.TensorDataset(*part[:256]) for name, part in parts.items()}
-    monkeypatch.setattr(datasets, 'load', lambda name: dataclasses.replace(whole, **small))
+    monkeypatch.setattr(datasets, 'load', lambda *_, **__: dataclasses.replace(whole, **small))
 
 
 def test_a_retraining_reports_every_epoch_and_its_cost():
@@ -38,7 +38,7 @@ def test_a_retraining_reports_every_epoch_and_its_cost():
 
 def test_only_a_test_looks_at_test_data(monkeypatch):
     parts = datasets.load('cued-digits')
-    monkeypatch.setattr(datasets, 'load', lambda name: dataclasses.replace(parts, test=None))
+    monkeypatch.setattr(datasets, 'load', lambda *_, **__: dataclasses.replace(parts, test=None))
     run_trial(TRIAL, lambda metrics: None)
     with pytest.raises(Exception, match='NoneType'):
         run_trial(dataclasses.replace(TRIAL, stage='test'), lambda metrics: None)

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
 
-import numpy as np
-from sklearn.model_selection import train_test_split
-from torch.utils.data import Dataset, Subset
+from search_space.skeleton import Skeleton, closest
 
-from . import cued_digits
+from . import cifar, cued_digits, digits, image_folder
+from .parts import DataParts, hold_out, labels_of
 
-__all__ = ['DATASETS', 'DataParts', 'hold_out', 'load']
+__all__ = ['DATASETS', 'DataParts', 'check_arguments', 'check_fit', 'hold_out', 'labels_of', 'load']
 
-
-@dataclass(frozen=True)
-class DataParts:
-    """A data set: parts that share no source image, of `(3, input_size, input_size)` images and labels."""
-
-    train: Dataset
-    validation: Dataset
-    test: Dataset
-    classes: int
-    input_size: int
+DATASETS = {
+    'cued-digits': cued_digits.load,
+    'digits': digits.load,
+    'cifar10': cifar.load_cifar10,
+    'cifar100': cifar.load_cifar100,
+    'imagenet': image_folder.load_imagenet,
+    'image-folder': image_folder.load,
+}
+_INPUT_SIZE = 'input_size'
 
 
-def _cued_digits() -> DataParts:
-    return DataParts(**cued_digits.parts(), classes=cued_digits.CLASSES, input_size=cued_digits.INPUT_SIZE)
+def load(name: str, input_size: int | None = None, **arguments) -> DataParts:
+    """The data set called ``name``, a key of :data:`DATASETS`.
+
+    Args:
+        name: of the data set.
+        input_size: to bring photographs to, where the data set has no size of its own; 224 pixels by default.
+        arguments: the data set's own, such as ``folder`` or ``clutter``.
+
+    Raises:
+        ValueError: there is no such data set or argument, or the data is not there.
+    """
+    check_arguments(name, arguments)
+    if input_size is not None and _INPUT_SIZE in inspect.signature(DATASETS[name]).parameters:
+        arguments[_INPUT_SIZE] = input_size
+    return DATASETS[name](**arguments)
 
 
-DATASETS = {'cued-digits': _cued_digits}
+def check_arguments(name: str, arguments: dict) -> None:
+    """Says now that :func:`load` does not know the data set, or an argument of it.
+
+    Raises:
+        ValueError: with what it is, and what was perhaps meant.
+    """
+    if name not in DATASETS:
+        raise ValueError(f'no data set {name!r}; it must be one of {", ".join(DATASETS)}')
+    known = [key for key in inspect.signature(DATASETS[name]).parameters if key != _INPUT_SIZE]
+    for key in arguments:
+        if key not in known:
+            hint = closest(key, known) if known else 'it has none'
+            raise ValueError(f'data set {name}: unknown argument {key!r}; {hint}')
 
 
-def load(name: str) -> DataParts:
-    """The data set called ``name``, a key of :data:`DATASETS`."""
-    return DATASETS[name]()
+def check_fit(parts: DataParts, skeleton: Skeleton, name: str) -> None:
+    """Says, before anything is trained, that networks of ``skeleton`` are not made for the data set called ``name``.
 
-
-def hold_out(train, fraction: float) -> tuple[Subset, Subset]:
-    """``train`` without, and only, a ``fraction`` for a search's thresholds; stratified, always the same."""
-    labels = train.tensors[1].numpy()
-    weights, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=0)
-    return Subset(train, weights.tolist()), Subset(train, held_out.tolist())
+    Raises:
+        ValueError: they expect other classes or another size.
+    """
+    for key in ('classes', _INPUT_SIZE):
+        needed, given = getattr(skeleton, key), getattr(parts, key)
+        if needed != given:
+            raise ValueError(
+                f'skeleton {skeleton.name!r} has {key}: {needed}, but data set {name} has {given}; '
+                f'take a skeleton with {key}: {given}'
+            )

@@ -4,69 +4,156 @@ A 32×32×3 canvas in four quadrants. Two different scans stand at random places
 channel, one in the green. In a third quadrant stands a 3×3 square, in red and blue or in green and blue: the label is
 the digit of that colour. A convolution near the input sees one quadrant; a non-local block sees all four.
 
-The handwriting is scikit-learn's bundled 1,797 scans of 8×8 pixels (UCI's optical recognition of handwritten digits,
-test part). They are divided before any canvas is made, so no scan is on two sides.
+Harder versions have a third colour, clutter, noise, or fewer canvases to learn from.
+
+The handwriting is scikit-learn's bundled 1,797 scans of 8×8 pixels in 17 grey levels (UCI's optical recognition of
+handwritten digits, test part). They are divided before any canvas is made, so no scan is on two sides.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
-__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'parts']
+from .cache import cached
+from .digits import SCANS, divided_scans
+from .parts import DataParts
+
+__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'load']
 
 CLASSES, INPUT_SIZE = 10, 32
-SCANS = {'train': 1100, 'validation': 350, 'test': 347}
 CANVASES = {'train': 6000, 'validation': 2000, 'test': 2000}
-_QUADRANT, _SCAN, _SQUARE = 16, 8, 3
+_QUADRANT, _SCAN, _SQUARE, _FRAGMENT = 16, 8, 3, 4
+_LEVELS = 16
+_COLOURS = np.array([[True, False], [False, True], [True, True]])
+"""Red, green and yellow: whether they show in the red and in the green channel."""
+_VERSION = 1
+"""Of what a canvas is; part of the name of its file in the cache."""
 
 
-def divided_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Part to its scans `(n, 8, 8)` in [0, 1] and their digits `(n,)`; stratified, always the same."""
-    images, digits = load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, _SCAN, _SCAN).astype(np.float32)
-    parts, rest = {}, np.arange(len(digits))
-    for part in ('train', 'validation'):
-        taken, rest = train_test_split(rest, train_size=SCANS[part], stratify=digits[rest], random_state=0)
-        parts[part] = images[taken], digits[taken]
-    parts['test'] = images[rest], digits[rest]
-    return parts
+def canvases(
+    scans: np.ndarray,
+    digits: np.ndarray,
+    count: int,
+    seed: int,
+    *,
+    colours: int = 2,
+    clutter: int = 0,
+    noise: float = 0,
+) -> TensorDataset:
+    """``count`` canvases `(count, 3, 32, 32)` in [0, 1] of ``scans`` `(n, 8, 8)`, and their labels `(count,)`.
 
-
-def canvases(scans: np.ndarray, digits: np.ndarray, count: int, seed: int) -> TensorDataset:
-    """``count`` canvases `(count, 3, 32, 32)` in [0, 1] of ``scans`` `(n, 8, 8)`, and their labels `(count,)`."""
+    Args:
+        scans, digits: the handwriting, in [0, 1], and what it says.
+        count: number of canvases.
+        seed: of all that is random in them.
+        colours: scans on a canvas, 2 or 3, each in another colour: red, green, yellow.
+        clutter: 4×4 fragments of scans on a canvas, at random places behind everything else, each in one of the
+            colours (Mnih et al., "Recurrent Models of Visual Attention", 2014, has the same in grey).
+        noise: standard deviation of every pixel's noise in grey levels, of which white is 16.
+    """
     rng = np.random.default_rng(seed)
     images = np.zeros((count, 3, INPUT_SIZE, INPUT_SIZE), np.float32)
     canvas = np.arange(count)
     red = rng.integers(len(scans), size=count)
     green = (red + rng.integers(1, len(scans), size=count)) % len(scans)  # another scan, never the same
-    quadrants = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)[:, :3]
+    quadrants = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)[:, : colours + 1]
     corners = np.stack([quadrants // 2, quadrants % 2], axis=-1) * _QUADRANT
+    shown = [red, green] if colours == 2 else [red, green, _third(red, green, len(scans), rng)]
+    at = canvas[:, None, None]
+    for _ in range(clutter):
+        _add_fragment(images, scans, rng, colours)
 
     def place(which: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns, `(count, size, 1)` and `(count, 1, size)`, at random places of the canvases' quadrants."""
-        corner = corners[:, which] + rng.integers(_QUADRANT - size + 1, size=(count, 2))
-        offset = np.arange(size)
-        return (corner[:, :1] + offset)[:, :, None], (corner[:, 1:] + offset)[:, None, :]
+        return _window(corners[:, which] + rng.integers(_QUADRANT - size + 1, size=(count, 2)), size)
 
-    at = canvas[:, None, None]
-    for channel, scan in ((0, red), (1, green)):
-        rows, columns = place(channel, _SCAN)
-        images[at, channel, rows, columns] = scans[scan]
-    cued = rng.integers(2, size=count)
-    rows, columns = place(2, _SQUARE)
-    images[at, cued[:, None, None], rows, columns] = 1
+    for colour, scan in enumerate(shown):
+        rows, columns = place(colour, _SCAN)
+        for channel in np.flatnonzero(_COLOURS[colour]):
+            images[at, channel, rows, columns] = scans[scan]
+    cued = rng.integers(colours, size=count)
+    rows, columns = place(colours, _SQUARE)
+    for channel in (0, 1):
+        images[at, channel, rows, columns] = _COLOURS[cued, channel][:, None, None]
     images[at, 2, rows, columns] = 1
-    labels = digits[np.where(cued == 0, red, green)]
+    if noise:
+        levels = images * _LEVELS + noise * rng.standard_normal(images.shape, np.float32)
+        images = np.clip(np.round(levels), 0, _LEVELS) / _LEVELS
+    labels = digits[np.stack(shown)[cued, canvas]]
     return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels).long())
 
 
-def parts() -> dict[str, TensorDataset]:
-    """The three parts, always the same; channels normalised by the training part's mean and deviation."""
-    drawn = {part: canvases(*scans, CANVASES[part], seed) for seed, (part, scans) in enumerate(divided_scans().items())}
-    images = drawn['train'].tensors[0]
-    mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
-    return {part: TensorDataset((data.tensors[0] - mean) / std, data.tensors[1]) for part, data in drawn.items()}
+def _window(corner: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, `(count, size, 1)` and `(count, 1, size)`, of squares at the corners `(count, 2)`."""
+    offset = np.arange(size)
+    return (corner[:, :1] + offset)[:, :, None], (corner[:, 1:] + offset)[:, None, :]
+
+
+def _third(first: np.ndarray, second: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Of ``count``, another than the two that are different already."""
+    third = rng.integers(count - 2, size=len(first))
+    third += third >= np.minimum(first, second)
+    third += third >= np.maximum(first, second)
+    return third
+
+
+def _add_fragment(images: np.ndarray, scans: np.ndarray, rng: np.random.Generator, colours: int) -> None:
+    count = len(images)
+    rows, columns = _window(rng.integers(_SCAN - _FRAGMENT + 1, size=(count, 2)), _FRAGMENT)
+    fragment = scans[rng.integers(len(scans), size=count)[:, None, None], rows, columns]
+    rows, columns = _window(rng.integers(INPUT_SIZE - _FRAGMENT + 1, size=(count, 2)), _FRAGMENT)
+    shows = _COLOURS[rng.integers(colours, size=count)]
+    at = np.arange(count)[:, None, None]
+    for channel in (0, 1):
+        behind = images[at, channel, rows, columns]
+        images[at, channel, rows, columns] = np.maximum(behind, fragment * shows[:, channel][:, None, None])
+
+
+def load(*, colours: int = 2, clutter: int = 0, noise: float = 0, canvases: int = CANVASES['train']) -> DataParts:
+    """The three parts, always the same; channels normalised by the training part's mean and deviation.
+
+    Args:
+        colours, clutter, noise: as of :func:`canvases`, in all parts.
+        canvases: of the training part; the others have 2,000 each.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    for name, value, valid, what in (
+        ('colours', colours, _is_whole(colours) and colours in (2, 3), '2 or 3'),
+        ('clutter', clutter, _is_whole(clutter) and clutter >= 0, 'a whole number of at least 0'),
+        ('noise', noise, _is_level(noise), f'a number of grey levels from 0 to {_LEVELS}'),
+        ('canvases', canvases, _is_whole(canvases) and canvases >= 100, 'a whole number of at least 100'),
+    ):
+        if not valid:
+            raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
+    name = f'cued-digits-{_VERSION}-colours={colours}-clutter={clutter}-noise={float(noise)}-canvases={canvases}'
+    drawn = cached(name, lambda: _draw(canvases, colours=colours, clutter=clutter, noise=noise))
+    images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
+    mean = images['train'].mean((0, 2, 3), keepdim=True)
+    std = images['train'].std((0, 2, 3), keepdim=True)
+    parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
+    return DataParts(**parts, classes=CLASSES, input_size=INPUT_SIZE)
+
+
+def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:
+    """All parts, images in whole grey levels: a quarter of the size, and exactly the same numbers."""
+    tensors = {}
+    for seed, (part, scans) in enumerate(divided_scans().items()):
+        count = train_canvases if part == 'train' else CANVASES[part]
+        images, labels = canvases(*scans, count, seed, **knobs).tensors
+        tensors |= {f'{part} images': (images * _LEVELS).to(torch.uint8), f'{part} labels': labels}
+    return tensors
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_level(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 16

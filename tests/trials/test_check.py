@@ -1,0 +1,363 @@
+"""Experiments as people get them wrong: each mistake is one clear line, and nothing is started."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search_space import load_skeleton, macs
+from trials.__main__ import main
+
+ROOT = Path(__file__).parent.parent.parent
+EXPERIMENT = (ROOT / 'experiment.yaml').read_text()
+CHOICES = (ROOT / 'search_space' / 'choices' / 'cued.json').read_text()
+LOW, HIGH = macs(load_skeleton('cued')).range()
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Runs the check on an experiment in a folder of its own; the lines that it prints, without the file's name."""
+    (tmp_path / 'search_space' / 'choices').mkdir(parents=True)
+    (tmp_path / 'trials').mkdir()
+    (tmp_path / 'trials' / '__init__.py').touch()
+    choices = tmp_path / 'search_space' / 'choices' / 'cued.json'
+    choices.write_text(CHOICES)
+    file = tmp_path / 'experiment.yaml'
+
+    def run(text: str, search_space: str | None = CHOICES) -> list[str]:
+        file.write_text(text)
+        choices.unlink() if search_space is None else choices.write_text(search_space)
+        status = main(['check', str(file)])
+        printed = capsys.readouterr()
+        lines = printed.err.splitlines()
+        assert printed.out == ''
+        assert status == (2 if lines else 0)
+        assert all(line.startswith(str(file)) for line in lines), lines
+        return [line.removeprefix(str(file)).removeprefix(': ') for line in lines]
+
+    return run
+
+
+def changed(old: str, new: str) -> str:
+    assert EXPERIMENT.count(old) >= 1, old
+    return EXPERIMENT.replace(old, new, 1)
+
+
+def test_the_experiment_that_is_shipped_is_right(check):
+    assert check(EXPERIMENT) == []
+
+
+# What is replaced in experiment.yaml, by what, and what the one line says.
+BAD = {
+    # the file
+    'nothing': (EXPERIMENT, '', r'an experiment is a mapping with the key tuner, not an empty file'),
+    'a list': (EXPERIMENT, '- 1', r'an experiment is a mapping with the key tuner, not \[1\]'),
+    'no YAML': ('budget: 48', 'budget: 48: 2', r', line \d+: not valid YAML .+'),
+    'a key twice': ('    seed: 0', '    seed: 0\n    seed: 1', r", line \d+: not valid YAML \(the key 'seed' twice\)"),
+    'a strategy twice': ('      random:', '      autonl:', r", line \d+: not valid YAML \(the key 'autonl' twice\)"),
+    # NNI's own keys
+    'unknown key of NNI': (
+        'maxTrialDuration',
+        'maxTrialDuratoin',
+        r"maxTrialDuratoin: unknown key; .+ 'maxTrialDuration'\?",
+    ),
+    'unknown key of the service': (
+        'platform: local',
+        'platform: local\n  useActiveGpus: true',
+        r"trainingService.useActiveGpus: unknown key; did you mean 'useActiveGpu'\?",
+    ),
+    'unknown key of the tuner': ('  classArgs:', '  gpu: 1\n  classArgs:', r'tuner.gpu: unknown key; known: .+'),
+    'no concurrency': ('trialConcurrency: 2 ', '# ', r'trialConcurrency is missing'),
+    'concurrency 0': ('trialConcurrency: 2', 'trialConcurrency: 0', r'trialConcurrency must be .+ at least 1, not 0'),
+    'a word for the concurrency': (
+        'trialConcurrency: 2',
+        'trialConcurrency: two',
+        r"trialConcurrency must be .+, not 'two'",
+    ),
+    'no service': ('trainingService:\n  platform: local', '', r'trainingService is missing'),
+    'unknown service': (
+        'platform: local',
+        'platform: locl',
+        r"trainingService.platform must be .+ 'locl'; .+ 'local'\?",
+    ),
+    'no search space': ('searchSpaceFile: search_space/choices/cued.json', '', r'searchSpaceFile is missing'),
+    'a duration without a unit': (
+        'maxTrialDuration: 30m',
+        'maxTrialDuration: 30x',
+        r'Bad unit in "30x", .+ d, h, m, s',
+    ),
+    'a negative number of trials': (
+        'trialConcurrency',
+        'maxTrialNumber: -1\ntrialConcurrency',
+        r'NNI wants: maxTrialNumber .+ > 0',
+    ),
+    'a list for a name': (
+        'experimentName: AutoNL',
+        'experimentName: [AutoNL]#',
+        r'experimentName must be .*str.*, not .+',
+    ),
+    'no folder of the trials': (
+        'trialCodeDirectory: .',
+        'trialCodeDirectory: nowhere',
+        r'LocalConfig: .+nowhere" is not a directory',
+    ),
+    'no folder of the tuner': ('codeDirectory: .\n', 'codeDirectory: nowhere\n', r'.+nowhere" is not a directory'),
+    'no trial command': (
+        'trialCommand: python3 -m trials run',
+        'trialCommand: ""',
+        r'trialCommand must be a command .+',
+    ),
+    'an unknown Python': ('python3 -m', 'python4 -m', r"trialCommand: there is no program 'python4' on PATH"),
+    'an unknown module': ('-m trials run', '-m trails run', r"trialCommand: .+ has no module 'trails': .+"),
+    # the tuner
+    'no tuner': (EXPERIMENT[EXPERIMENT.index('tuner:') :], '', r'tuner is missing'),
+    'a word for the tuner': (
+        EXPERIMENT[EXPERIMENT.index('tuner:') :],
+        'tuner: ours',
+        r"tuner must be a mapping .+ 'ours'",
+    ),
+    'another tuner': (
+        'StrategyTuner',
+        'StrategyTunr',
+        r'tuner.className must be strategies.tuner.StrategyTuner, not .+',
+    ),
+    'no arguments': (
+        EXPERIMENT[EXPERIMENT.index('  classArgs:') :],
+        '',
+        r'tuner.classArgs: .+ is missing; it takes .+',
+    ),
+    # its arguments
+    'unknown argument': ('    seed: 0', '    sed: 0', r"tuner.classArgs: unknown key 'sed'; did you mean 'seed'\?"),
+    'unknown space': ('skeleton: cued', 'skeleton: cud', r"tuner.classArgs: skeleton: no skeleton 'cud': .+ 'cued'\?"),
+    'a number for the space': ('skeleton: cued', 'skeleton: 3', r'tuner.classArgs: skeleton must be .+, not 3'),
+    'no budget': ('budget: 48 ', '# ', r'tuner.classArgs: budget is missing; it takes a number above 0'),
+    'negative budget': ('budget: 48', 'budget: -48', r'tuner.classArgs: budget must be a number above 0, not -48'),
+    'a word for the budget': ('budget: 48', 'budget: much', r"tuner.classArgs: budget must be .+, not 'much'"),
+    'unknown unit': (
+        'budget: 48',
+        'budget: 48\n    budget_unit: hours',
+        r"tuner.classArgs: budget_unit must be one of .+ 'hours'",
+    ),
+    'a budget of less than a retraining': (
+        'budget: 48',
+        'budget: 11',
+        r'tuner.classArgs: budget: 11 epochs are less than .+, 12 .+',
+    ),
+    'a budget of less than a search': (
+        'budget: 48',
+        'budget: 35',
+        r'tuner.classArgs: strategies.autonl: its search costs 24 epochs .+ together 36: more than the budget of 35 .+',
+    ),
+    'a budget of less than a trial': (
+        'budget: 48',
+        'budget_unit: trials\n    budget: 0.5',
+        r'tuner.classArgs: budget: 0.5 trials are less than one',
+    ),
+    'MACs that no network meets': (
+        '    seed: 0',
+        '    seed: 0\n    max_macs: 1000',
+        rf'tuner.classArgs: max_macs: no network meets 1,000 MACs; .+ from {LOW:,} to {HIGH:,}',
+    ),
+    'MACs as a word': (
+        '    seed: 0',
+        '    seed: 0\n    max_macs: 2e6',
+        r"tuner.classArgs: max_macs must be .+, not '2e6'",
+    ),
+    'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ at least 1, not 0'),
+    'negative seed': ('    seed: 0', '    seed: -1', r'tuner.classArgs: seed must be .+ at least 0, not -1'),
+    'a list of strategies': (
+        EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],
+        '    strategies: [random]\n',
+        r"tuner.classArgs: strategies must be a mapping .+, not \['random'\]",
+    ),
+    # the strategies
+    'no class': (
+        'class: nni.nas.strategy.Random',
+        'seed: 3',
+        r'tuner.classArgs: strategies.random: class, .+, is missing',
+    ),
+    'no path': (
+        'nni.nas.strategy.Random',
+        'Random',
+        r"tuner.classArgs: strategies.random.class must be .+, not 'Random'",
+    ),
+    'unknown class': (
+        'nni.nas.strategy.Random',
+        'nni.nas.strategy.Randm',
+        r"tuner.classArgs: strategies.random: no strategy class .+ did you mean 'Random'\?",
+    ),
+    'unknown module': (
+        'nni.nas.strategy.Random',
+        'nni.nas.strategi.Random',
+        r'.+ strategies.random: no strategy class .+',
+    ),
+    'no strategy': ('nni.nas.strategy.Random', 'collections.deque', r'.+ strategies.random: .+ is not a strategy: .+'),
+    'unknown argument of a class': (
+        'mutation_prob:',
+        'mutation_prb:',
+        r".+ strategies.evolution: .+ has no argument 'mutation_prb'; did you mean 'mutation_prob'\?",
+    ),
+    'unknown argument of ours': (
+        'cost_weight:',
+        'cost_wieght:',
+        r".+ strategies.autonl: .+ has no argument 'cost_wieght'; did you mean 'cost_weight'\?",
+    ),
+    'an argument that NNI would swallow': (
+        'class: nni.nas.strategy.Random',
+        'class: nni.nas.strategy.Random\n        sed: 1',
+        r".+ strategies.random: .+ has no argument 'sed'; did you mean 'seed'\?",
+    ),
+    'an argument out of range': (
+        'cost_weight: 1.0',
+        'cost_weight: -1.0',
+        r'.+ strategies.autonl: .+ must not be negative, .+',
+    ),
+    'a population of nobody': (
+        'sample_size: 2',
+        'sample_size: 3',
+        r'.+ strategies.evolution: .+ sample_size must be smaller .+',
+    ),
+    'a word for a probability': (
+        'mutation_prob: 0.2',
+        'mutation_prob: high',
+        r".+ mutation_prob must be float, not 'high'",
+    ),
+    'no recipe of the search': (
+        EXPERIMENT[EXPERIMENT.index('    search:') :],
+        '',
+        r'.+ search, its recipe, is missing',
+    ),
+    # the recipes
+    'unknown data set': ('dataset: cued-digits', 'dataset: cued-digit', r".+ retrain: .*data ?set.*'cued-digit'.*"),
+    'negative epochs': ('epochs: 12', 'epochs: -12', r'tuner.classArgs: retrain.epochs must be .+ at least 1, not -12'),
+    'no epochs': ('epochs: 12', 'batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
+    'negative epochs of the search': (
+        'epochs: 18',
+        'epochs: 0',
+        r'tuner.classArgs: search.epochs must be .+ at least 1, not 0',
+    ),
+    'all held out': (
+        'held_out: 0.2',
+        'held_out: 1',
+        r'tuner.classArgs: search.held_out must be a number in \(0, 1\), not 1',
+    ),
+    'unknown key of a recipe': (
+        'batch_size: 64',
+        'batch_sise: 64',
+        r".+ retrain: unknown .*'batch_sise'; did you mean 'batch_size'\?",
+    ),
+    'a word for a rate': (
+        'learning_rate: 0.005',
+        'learning_rate: fast',
+        r".+ retrain: learning_rate must be .+, not 'fast'",
+    ),
+    'no batch size': ('batch_size: 64', '# ', r'.+ retrain: .*batch_size.* is missing'),
+}
+
+
+@pytest.mark.parametrize(('old', 'new', 'message'), BAD.values(), ids=BAD.keys())
+def test_a_mistake_is_one_clear_line(old, new, message, check):
+    line, *others = check(changed(old, new))
+    assert re.fullmatch(message, line), line
+    assert all(' is missing' in other for other in others), others  # as the right key is, where it was misspelled
+
+
+SPACE = json.loads(CHOICES)
+SPACES = {
+    'missing': (None, r'No such file or directory; write it with: python -m search_space choices cued'),
+    'no JSON': ('{', r'not JSON; write it with: .+'),
+    'a list': ('[1]', r'a search space is a mapping of labels, not \[1\].*'),
+    'another format': (json.dumps({'row01/lightnl': [1]}), r'row01/lightnl must be .+, not \[1\].*'),
+    'unknown label': (
+        json.dumps(SPACE | {'row01/lightln': SPACE['row01/lightnl']}),
+        r"unknown label 'row01/lightln' for skeleton 'cued'; did you mean 'row01/lightnl'\? .+",
+    ),
+    'missing label': (
+        json.dumps({k: v for k, v in SPACE.items() if k != 'row02/lightnl'}),
+        r'row02/lightnl is missing; .+',
+    ),
+    'unknown candidate': (
+        json.dumps(SPACE | {'row01/lightnl_ratio': {'_type': 'choice', '_value': [0.125, 0.5]}}),
+        r'row01/lightnl_ratio: 0.5 is not among its candidates 0.125, 0.25 .+',
+    ),
+    'no candidate': (
+        json.dumps(SPACE | {'row01/lightnl': {'_type': 'choice', '_value': []}}),
+        r'row01/lightnl takes .+ at least one .+',
+    ),
+    'nothing to choose': (
+        json.dumps({k: {'_type': 'choice', '_value': v['_value'][:1]} for k, v in SPACE.items()}),
+        r'every label has one candidate: there is nothing to choose',
+    ),
+    'another skeleton': ((ROOT / 'search_space' / 'choices' / 'cifar.json').read_text(), r'unknown label .+'),
+}
+
+
+@pytest.mark.parametrize(('search_space', 'message'), SPACES.values(), ids=SPACES.keys())
+def test_a_search_space_that_does_not_fit_is_one_clear_line(search_space, message, check):
+    (line,) = check(EXPERIMENT, search_space)
+    assert re.fullmatch(rf'searchSpaceFile: .*cued.json: {message}', line), line
+
+
+def test_a_part_of_the_search_space_is_enough(check):
+    part = SPACE | {'row01/lightnl': {'_type': 'choice', '_value': ['absent']}}
+    assert check(EXPERIMENT, json.dumps(part)) == []
+
+
+def test_the_budget_of_macs_counts_for_what_the_search_space_has_left(check):
+    part = SPACE | {'row01/lightnl': {'_type': 'choice', '_value': ['present']}}
+    text = changed('    seed: 0', f'    seed: 0\n    max_macs: {LOW}')
+    assert check(text) == []
+    (line,) = check(text, json.dumps(part))
+    assert f'no network meets {LOW:,} MACs' in line
+
+
+def test_every_mistake_is_told_at_once(check):
+    text = EXPERIMENT.replace('trialConcurrency: 2', 'trialConcurrency: 0').replace('test_runs: 2', 'test_runs: no')
+    text = text.replace('budget: 48', 'budget: 0').replace('skeleton: cued', 'skelton: cued')
+    assert len(check(text)) == 5  # the key that is unknown is missing too
+    text = EXPERIMENT.replace('batch_size: 64', 'batch_size: 0').replace('weight_decay: 0.01', 'weight_decay: -1')
+    assert len(check(text.replace('strategies.AutoNL', 'strategies.AutoLN'))) == 5  # two in each recipe
+
+
+@pytest.mark.parametrize('content', [None, b'\xff\xfe'])
+def test_a_file_that_cannot_be_read_is_one_clear_line(content, tmp_path, capsys):
+    file = tmp_path / 'experiment.yaml'
+    if content is not None:
+        file.write_bytes(content)
+    assert main(['check', str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{file}: ')
+
+
+def test_a_mistake_that_needs_no_class_is_told_without_torch(tmp_path):
+    file = tmp_path / 'experiment.yaml'
+    file.write_text(changed('budget: 48', 'budget: -1'))
+    code = (
+        f'import sys; from trials.__main__ import main; assert main(["check", {str(file)!r}]) == 2; '
+        'sys.exit("torch" in sys.modules or "pytorch_lightning" in sys.modules)'
+    )
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False, capture_output=True).returncode == 0
+
+
+def test_a_strategy_of_the_users_own_is_found_in_the_tuners_folder(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'mine.py').write_text(
+        'from nni.nas.strategy import Random\n\n\n'
+        'class Mine(Random):\n    def __init__(self, greed: int = 1, seed=None):\n        super().__init__(seed=seed)\n'
+    )
+    own = 'class: mine.Mine\n        greed: {}'
+    assert check(changed('class: nni.nas.strategy.Random', own.format(2))) == []
+    (line,) = check(changed('class: nni.nas.strategy.Random', own.format('much')))
+    assert "greed must be int, not 'much'" in line
+
+
+def test_a_python_without_nni_is_refused(check, tmp_path, monkeypatch):
+    own = tmp_path / 'bin'
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(own)], check=True)
+    monkeypatch.setenv('PATH', f'{own / "bin"}:{Path(shutil.which("env")).parent}')
+    (line,) = check(EXPERIMENT)
+    assert re.fullmatch(r"trialCommand: .+/python3 has no module 'nni': name the python3 .+", line)

@@ -1,0 +1,184 @@
+"""A trial that is ended at any moment, and run again: it goes on, and ends as if nothing had been."""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_trial
+import torch
+from small_trial import RETRAIN, SEARCH, run, start, write_parameters
+
+from trials.checkpoint import EpochCheckpoint, checkpoint_path
+from trials.parameters import TrialParameters
+from trials.train import run_trial
+
+
+def outcome(folder: Path) -> tuple:
+    """What a trial left, but for its seconds."""
+    trial = json.loads((folder / 'trial.json').read_text())
+    del trial['result']['seconds']
+    course = folder / 'course.csv'
+    return trial, (folder / 'network.pt').read_bytes(), course.read_bytes() if course.exists() else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('parameters', [SEARCH, RETRAIN], ids=['search', 'retraining'])
+def test_a_trial_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, parameters):
+    arguments = ['--parameters', str(write_parameters(tmp_path / 'parameters.json', parameters)), '--out']
+    assert run(tmp_path, *arguments, str(tmp_path / 'undisturbed')) == 0
+    started = time.monotonic()
+    assert run(tmp_path, *arguments, str(tmp_path / 'again')) == 0  # the first one's process had to be made first
+    seconds = time.monotonic() - started
+    moments, killed, gone_on_from = random.Random(0), tmp_path / 'killed', 0
+    while gone_on_from < 3:
+        process = start(tmp_path, *arguments, str(killed))
+        process.join(moments.uniform(0, 1) * seconds)
+        process.kill()
+        process.join()
+        left = bool(list(killed.glob('*.ckpt')))
+        gone_on_from += left
+        seconds *= 1 if left else 0.8 if process.exitcode == 0 else 1.2  # as busy as the machine is now
+    (killed / 'trial.json').unlink(missing_ok=True)
+    both = [start(tmp_path, *arguments, str(killed)) for _ in range(2)]  # as when a trial outlives NNI's manager
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert 'going on after epoch' in (tmp_path / 'err.txt').read_text()
+    assert outcome(killed) == outcome(tmp_path / 'undisturbed') == outcome(tmp_path / 'again')
+    assert not list(killed.glob('*.ckpt'))
+    assert not list(killed.glob('.*'))
+
+
+class Ended(Exception):
+    """What ends a training from within, at its third epoch."""
+
+
+@pytest.mark.parametrize(
+    'parameters',
+    [
+        SEARCH,
+        RETRAIN,
+        {**RETRAIN, 'ema_decay': 0.9},
+        {**SEARCH, 'class': 'nni.nas.strategy.GumbelDARTS', 'class/warmup_epochs': None},
+    ],
+    ids=['search', 'retraining', 'moving average', 'GumbelDARTS'],
+)
+def test_a_training_goes_on_as_if_it_had_not_been_ended(tmp_path, parameters):
+    trial = TrialParameters.from_flat({name: value for name, value in parameters.items() if value is not None})
+    reports, path = [], tmp_path / 'trial.ckpt'
+
+    def end(metrics):
+        if metrics['epoch'] == 3:
+            raise Ended
+
+    with small_trial.small_data():
+        result, network = run_trial(trial, reports.append)
+        with pytest.raises(Ended):
+            run_trial(trial, end, checkpoint=EpochCheckpoint(path))
+        reports_again = []
+        again, network_again = run_trial(trial, reports_again.append, checkpoint=EpochCheckpoint(path))
+    assert again.pop('seconds') > 0
+    del result['seconds']
+    assert again == result
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, network_again.state_dict()[name])
+    for report in reports + reports_again:
+        del report['seconds']
+    assert reports_again == reports
+
+
+def test_of_other_parameters_it_is_another_checkpoint(tmp_path):
+    assert checkpoint_path(tmp_path, SEARCH) == checkpoint_path(tmp_path, dict(reversed(SEARCH.items())))
+    assert checkpoint_path(tmp_path, SEARCH) != checkpoint_path(tmp_path, SEARCH | {'seed': 1})
+
+
+@pytest.mark.parametrize('content', [b'', b'half of it', None], ids=['empty', 'foreign', 'truncated'])
+def test_a_checkpoint_that_cannot_be_read_is_said_and_not_gone_on_from(tmp_path, content, caplog):
+    path = tmp_path / 'trial.ckpt'
+    torch.save({'epoch': 3, 'weights': torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-500] if content is None else content)
+    with caplog.at_level(logging.WARNING, logger='trials.checkpoint'):
+        assert EpochCheckpoint(path).fit_arguments() == {}
+    assert f'{path} cannot be read, training starts anew' in caplog.text
+
+
+def test_what_is_not_weights_is_not_loaded(tmp_path):
+    path = tmp_path / 'trial.ckpt'
+    torch.save({'epoch': 3, 'object': Path('/')}, path)
+    assert EpochCheckpoint(path).fit_arguments() == {}
+
+
+@pytest.mark.parametrize('parameters', [SEARCH, RETRAIN], ids=['search', 'retraining'])
+def test_a_loss_that_is_not_finite_ends_the_trial_with_one_line(tmp_path, parameters):
+    file = write_parameters(tmp_path / 'parameters.json', parameters, learning_rate=1e6)
+    assert run(tmp_path, '--parameters', str(file), '--out', str(tmp_path / 'out')) == 1
+    *_, last = (tmp_path / 'err.txt').read_text().splitlines()
+    failure = json.loads((tmp_path / 'out' / 'failure.json').read_text())
+    assert failure['type'] == 'FloatingPointError'
+    assert last == f'python -m trials: {failure["error"]}'
+    for part in ('loss is NaN at step', 'learning rates: ', 'last checkpoint: '):
+        assert part in last
+    assert not (tmp_path / 'out' / 'trial.json').exists()
+
+
+def test_a_later_epoch_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_path):
+    trial = TrialParameters.from_flat(SEARCH | {'learning_rate': 1e3})
+    checkpoint = EpochCheckpoint(tmp_path / 'trial.ckpt')
+    with small_trial.small_data(), pytest.raises(FloatingPointError, match=f'last checkpoint: {checkpoint.path}'):
+        run_trial(trial, lambda metrics: None, checkpoint=checkpoint)
+    state = torch.load(checkpoint.path, weights_only=True)['state_dict']
+    assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def test_a_full_disk_costs_no_more_than_the_files(tmp_path):
+    """A limit of the size of a file: the course is written, a checkpoint and the network are not."""
+    file = write_parameters(tmp_path / 'parameters.json')
+    assert run(tmp_path, '--parameters', str(file), '--out', str(tmp_path / 'out'), limit=100_000) == 1
+    *reports, result = (tmp_path / 'out.txt').read_text().splitlines()
+    assert len(reports) == SEARCH['epochs']
+    assert 0 <= json.loads(result)['default'] <= 1
+    warning, last = (tmp_path / 'err.txt').read_text().splitlines()
+    assert warning.startswith('python -m trials: there is no checkpoint of epoch 1: ')
+    assert last.startswith('python -m trials: ')
+    assert 'network.pt cannot be written' in last
+    left = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert left == {'course.csv', 'metrics.csv', 'tensorboard', 'failure.json'}
+
+
+def run_nni_trial(home: Path, name: str, limit: int = 0, last_epoch: int = 0) -> int:
+    """A trial as NNI's manager runs it, through files: its parameters are there, and there it reports."""
+    folder = home / 'trials' / name
+    folder.mkdir(parents=True)
+    parameters = json.loads(write_parameters(folder / 'trial-parameters.json').read_text())
+    (folder / 'parameter.cfg').write_text(json.dumps({'parameter_id': 0, 'parameters': parameters}))
+    environment = {
+        **os.environ,
+        'NNI_PLATFORM': 'local',
+        'NNI_EXP_ID': 'experiment',
+        'NNI_TRIAL_JOB_ID': name,
+        'NNI_SYS_DIR': str(folder),
+        'NNI_OUTPUT_DIR': str(folder),
+    }
+    command = [sys.executable, small_trial.__file__, str(folder), str(limit), str(last_epoch), 'run']
+    environment['PYTHONPATH'] = str(Path(__file__).parents[2])
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+@pytest.mark.slow
+def test_a_trial_that_nni_runs_again_goes_on_and_reports_its_result_on_a_full_disk(tmp_path):
+    assert run_nni_trial(tmp_path, 'FIRST', last_epoch=2) == -signal.SIGKILL
+    assert run_nni_trial(tmp_path, 'SECOND', limit=100_000) == 0
+    folder = tmp_path / 'trials' / 'SECOND'
+    said = (folder / 'err.txt').read_text()
+    assert 'going on after epoch 2' in said
+    assert said.splitlines()[-1].startswith('python -m trials: the result is reported, but its files are not there: ')
+    metrics = (folder / '.nni' / 'metrics').read_text()
+    assert metrics.count('PERIODICAL') == 1 + SEARCH['epochs']
+    assert metrics.count('FINAL') == 1

@@ -1,0 +1,237 @@
+"""What is wrong with an ``experiment.yaml``, before anything is started: ``python -m trials check``.
+
+NNI shows in a log only that a tuner died at its start, and why; and a trial that finds its parameters wrong has been
+started, twice. Here the same is said in one line each. What needs no torch is looked at first, in about a second: NNI's
+own keys (by NNI's configuration classes), the search space, the budgets. If that is right, the recipes and the classes
+of the strategies follow, which takes as long as it takes to import them.
+
+Data sets are not looked for: they may be on the machines of the trials only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from search_space.skeleton import closest, load_skeleton, shipped_skeletons
+from search_space.yaml_mapping import read_mapping
+from strategies.arguments import argument_problems, search_space_problems
+
+__all__ = ['experiment_problems']
+
+TUNER = 'strategies.tuner.StrategyTuner'
+_NEEDED = ('searchSpaceFile', 'trialCommand', 'trialConcurrency', 'trainingService', 'tuner')
+
+
+def experiment_problems(file: Path) -> list[str]:
+    """What is wrong with the experiment of a YAML file, a line each that begins with the file; empty if it is valid."""
+    try:
+        config = read_mapping(file.read_text('utf-8'), str(file), 'an experiment is a mapping with the key tuner')
+    except OSError as error:
+        return [f'{file}: {error.strerror}']
+    except UnicodeDecodeError:
+        return [f'{file}: not a text file']
+    except ValueError as error:
+        return [str(error)]
+    folder = file.absolute().parent
+    problems = [
+        *_nni_problems(config, folder),
+        *_trial_command_problems(config, folder),
+        *_tuner_problems(config, folder),
+    ]
+    return [f'{file}: {problem}' for problem in problems or _slow_problems(config, folder)]
+
+
+def _nni_problems(config: dict[str, Any], folder: Path) -> list[str]:
+    """NNI's own keys: unknown or missing ones, wrong types, then whatever else NNI has to say."""
+    from nni.experiment.config import ExperimentConfig, utils
+    from nni.experiment.config.algorithm import _AlgorithmConfig
+    from nni.experiment.config.utils.internal import _get_ts_config_class
+
+    problems = _unknown_keys(config, ExperimentConfig, '')
+    problems += [f'{key} is missing' for key in _NEEDED if config.get(key) is None and key != 'trialCommand']
+    service = config.get('trainingService')
+    for one in service if isinstance(service, list) else [service]:
+        cls = _get_ts_config_class(one['platform']) if isinstance(one, dict) and 'platform' in one else None
+        if cls is not None:
+            problems += _unknown_keys(one, cls, 'trainingService.')
+        elif one is not None:
+            shown = one.get('platform') if isinstance(one, dict) else one
+            hint = closest(str(shown), ('local', 'remote', 'openpai', 'aml', 'dlc', 'kubeflow', 'frameworkcontroller'))
+            problems.append(f"trainingService.platform must be one of NNI's training services, not {shown!r}; {hint}")
+    if isinstance(config.get('tuner'), dict):
+        problems += _unknown_keys(config['tuner'], _AlgorithmConfig, 'tuner.')
+    elif config.get('tuner') is not None:
+        problems.append(f'tuner must be a mapping with className, codeDirectory, classArgs, not {config["tuner"]!r}')
+    concurrency = config.get('trialConcurrency')
+    if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+        problems.append(f'trialConcurrency must be a whole number of at least 1, not {concurrency!r}')
+    if problems:
+        return problems
+    others = {key: value for key, value in config.items() if key != 'searchSpaceFile'}  # which is looked at here
+    utils.set_base_path(folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of a service's address, which nnictl repeats
+            logging.getLogger('nni.experiment.config').setLevel(logging.ERROR)
+            ExperimentConfig(**others, searchSpace={}).validate()
+    except Exception as error:
+        return [_told_by_nni(error)]
+    finally:
+        utils.unset_base_path()
+    return []
+
+
+def _unknown_keys(mapping: dict, cls: type, where: str) -> list[str]:
+    from nni.experiment.config.utils.internal import camel_case, case_insensitive
+
+    known = {case_insensitive(field.name): camel_case(field.name) for field in dataclasses.fields(cls)}
+    return [
+        f'{where}{key}: unknown key; {closest(str(key), known.values())}'
+        for key in mapping
+        if case_insensitive(str(key)) not in known
+    ]
+
+
+def _told_by_nni(error: Exception) -> str:
+    """NNI's own message in the words of the YAML file; for a bare ``assert``, what it wanted."""
+    from nni.experiment.config.utils.internal import camel_case
+
+    text = ' '.join(str(error).split())
+    if wrong := re.fullmatch(r'\w+: type of (\w+) \((.*)\) is not (.*)', text):
+        wanted = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.|pathlib\.", lambda m: m[1] or '', wrong[3])
+        return f'{camel_case(wrong[1])} must be {wanted}, not {wrong[2]}'
+    if wrong := re.fullmatch(r'(\w+): (\w+) is not set', text):
+        return f'{camel_case(wrong[2])} of {wrong[1]} is missing'
+    if isinstance(error, AssertionError) and not text:
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ''
+        text = re.sub(r'self\.(\w+)', lambda m: camel_case(m[1]), line.removeprefix('assert '))
+        return f'NNI wants: {text}'
+    return text or type(error).__name__
+
+
+def _trial_command_problems(config: dict[str, Any], folder: Path) -> list[str]:
+    """Is the Python that a trial on this machine is started with one that has NNI and this package?"""
+    service, command = config.get('trainingService'), config.get('trialCommand')
+    if not isinstance(service, dict) or service.get('platform') != 'local':
+        return []
+    if not isinstance(command, str) or not command.strip():
+        return [f'trialCommand must be a command such as python3 -m trials run, not {command!r}']
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        return [f'trialCommand: {error}: {command!r}']
+    program = shutil.which(words[0])
+    if program is None:
+        return [f'trialCommand: there is no program {words[0]!r} on PATH']
+    if not Path(program).name.startswith('python'):
+        return []
+    modules = ['nni', words[words.index('-m') + 1]] if '-m' in words[:-1] else ['nni']
+    code = 'import importlib.util as u, sys; print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])'
+    code_folder = folder / str(config.get('trialCodeDirectory', '.'))
+    if not code_folder.is_dir():
+        return []  # NNI says so
+    found = subprocess.run(
+        [program, '-c', code, *modules], cwd=code_folder, capture_output=True, text=True, check=False
+    )
+    return [
+        f'trialCommand: {program} has no module {module!r}: name the python3 that this package is installed for'
+        for module in found.stdout.split()
+    ]
+
+
+def _tuner_problems(config: dict[str, Any], folder: Path) -> list[str]:
+    tuner = config.get('tuner')
+    if not isinstance(tuner, dict):
+        return []  # said already
+    if tuner.get('className') != TUNER:
+        return [f'tuner.className must be {TUNER}, not {tuner.get("className")!r}']
+    arguments = tuner.get('classArgs', {})
+    problems = [f'tuner.classArgs: {problem}' for problem in argument_problems(arguments)]
+    try:
+        load_skeleton(arguments['skeleton'])
+    except (ValueError, KeyError, TypeError):
+        return problems  # which say so
+    if arguments['skeleton'] not in shipped_skeletons() and not os.path.isabs(arguments['skeleton']):
+        problems.append(
+            f'tuner.classArgs: skeleton: {arguments["skeleton"]!r} is a relative path, but tuner and trials run in '
+            'folders of their own: give it from the root'
+        )
+    max_macs = None if problems else arguments.get('max_macs')
+    return problems + _search_space_problems(config, folder, arguments['skeleton'], max_macs)
+
+
+def _search_space_problems(config: dict[str, Any], folder: Path, skeleton: str, max_macs: float | None) -> list[str]:
+    if config.get('searchSpaceFile') is None:
+        return []
+    file = folder / str(config['searchSpaceFile'])
+    hint = f'write it with: python -m search_space choices {skeleton}'
+    try:
+        search_space = json.loads(file.read_text('utf-8'))
+    except OSError as error:
+        return [f'searchSpaceFile: {file}: {error.strerror}; {hint}']
+    except ValueError:
+        return [f'searchSpaceFile: {file}: not JSON; {hint}']
+    return [
+        f'searchSpaceFile: {file}: {problem}' for problem in search_space_problems(skeleton, search_space, max_macs)
+    ]
+
+
+def _slow_problems(config: dict[str, Any], folder: Path) -> list[str]:
+    """What the trials would say to their recipes, and the strategies' classes to their arguments."""
+    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
+    from strategies.comparison import contender
+
+    arguments = config['tuner']['classArgs']
+    problems = [
+        f'tuner.classArgs: {stage}: {problem}'
+        for stage in ('retrain', 'search')
+        if stage in arguments
+        for problem in _recipe_problems(stage, arguments)
+    ]
+    code = str(folder / str(config['tuner'].get('codeDirectory', '.')))
+    if code not in sys.path:
+        sys.path.append(code)  # as NNI does: a strategy may be the user's own
+    for name in arguments['strategies']:
+        try:
+            contender(name, arguments)
+        except ValueError as error:
+            problems.append(f'tuner.classArgs: {error}')
+    return problems
+
+
+def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
+    """Each key of a recipe by itself in an otherwise valid one, so that no mistake hides another; then all together."""
+    recipe = arguments[stage]
+    valid = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1, 'learning_rate': 0.1}
+    if not _trial_problem(stage, arguments['skeleton'], valid | {'dataset': recipe.get('dataset')}):
+        valid['dataset'] = recipe['dataset']
+    found = [_trial_problem(stage, arguments['skeleton'], valid | {key: value}) for key, value in recipe.items()]
+    return [problem for problem in found if problem] or [
+        problem for problem in [_trial_problem(stage, arguments['skeleton'], recipe)] if problem
+    ]
+
+
+def _trial_problem(stage: str, skeleton: str, recipe: dict[str, Any]) -> str:
+    """What a trial would say to the recipe; nothing where it would run."""
+    from .parameters import TrialParameters
+
+    own = {'class': 'strategies.AutoNL'} if stage == 'search' else {}
+    if stage == 'retrain':
+        own = {label: candidates[0] for label, candidates in load_skeleton(skeleton).choices().items()}
+    try:
+        TrialParameters.from_flat({'strategy': 's', 'stage': stage, 'seed': 0, 'skeleton': skeleton, **recipe, **own})
+    except ValueError as error:
+        return str(error).replace('trial parameter ', '')
+    return ''

@@ -1,0 +1,46 @@
+"""Digits: scikit-learn's bundled 1,797 handwritten digits, each an 8×8 scan, enlarged to 32×32.
+
+Source: UCI's "Optical Recognition of Handwritten Digits", test part.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.utils.data import TensorDataset
+
+from .parts import DataParts
+
+__all__ = ['SCANS', 'divided_scans', 'load']
+
+SCANS = {'train': 1100, 'validation': 350, 'test': 347}
+_SCAN, _ENLARGED = 8, 4
+
+
+def divided_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Part to its scans `(n, 8, 8)` in [0, 1] and their digits `(n,)`; stratified, always the same."""
+    images, digits = load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, _SCAN, _SCAN).astype(np.float32)
+    parts, rest = {}, np.arange(len(digits))
+    for part in ('train', 'validation'):
+        taken, rest = train_test_split(rest, train_size=SCANS[part], stratify=digits[rest], random_state=0)
+        parts[part] = images[taken], digits[taken]
+    parts['test'] = images[rest], digits[rest]
+    return parts
+
+
+def load() -> DataParts:
+    """The scans, every pixel a 4×4 square, the same in three channels; normalised by the training part."""
+    scans = divided_scans()
+    mean, std = scans['train'][0].mean(), scans['train'][0].std()
+    parts = {}
+    for part, (images, labels) in scans.items():
+        enlarged = (
+            torch.from_numpy((images - mean) / std).repeat_interleave(_ENLARGED, 1).repeat_interleave(_ENLARGED, 2)
+        )
+        parts[part] = TensorDataset(
+            enlarged[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(labels).long()
+        )
+    return DataParts(**parts, classes=10, input_size=_SCAN * _ENLARGED)
