@@ -127,19 +127,18 @@ def _formatter(template: str):
 
 
 def _wait(experiment, poll_seconds: float = 2.0) -> str:
-    """Show trained epochs, of all that the budgets allow for, until the experiment has ended; its status."""
+    """Show what was spent, of all that the budgets allow for, until the experiment has ended; its status."""
     from tqdm import tqdm
 
     from .tables import trials
 
     arguments = experiment.tuner_arguments()
-    strategies, tests = len(arguments['strategies']), arguments.get('test_runs', 1)
-    total = strategies * (arguments['budget'] + tests * arguments['retrain']['epochs'])
-    with tqdm(total=total, unit='epoch', desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
+    unit, total = arguments.get('budget_unit', 'epochs'), total_budget(arguments)
+    with tqdm(total=total, unit=unit, desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
         while True:
             status = experiment.status()
             frame = trials(experiment)
-            bar.n = min(total, float(frame.epochs.fillna(frame.last_epoch.astype('Float64')).sum()))
+            bar.n = min(total, spent(frame, unit))
             running = [f'{row.strategy} {row.stage}' for row in frame[frame.status == 'RUNNING'].itertuples()]
             bar.set_postfix_str(f'{status}; running: {", ".join(running) or "-"}')
             if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL'):
@@ -147,7 +146,23 @@ def _wait(experiment, poll_seconds: float = 2.0) -> str:
             time.sleep(poll_seconds)
 
 
-_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} epochs [{elapsed}<{remaining}, {postfix}]'
+def total_budget(arguments: dict) -> float:
+    """What all strategies may spend, in the unit of their budget, tests included where it is known what they cost."""
+    tests = arguments.get('test_runs', 1)
+    of_tests = {'epochs': tests * arguments['retrain']['epochs'], 'trials': tests, 'seconds': 0}
+    return len(arguments['strategies']) * (arguments['budget'] + of_tests[arguments.get('budget_unit', 'epochs')])
+
+
+def spent(trials, unit: str) -> float:
+    """What ``trials`` have spent so far in this unit, as :func:`total_budget` counts it."""
+    if unit == 'trials':
+        return float((trials.status == 'SUCCEEDED').sum())
+    if unit == 'seconds':
+        return float(trials[trials.stage != 'test'].seconds.sum())
+    return float(trials.epochs.fillna(trials.last_epoch.astype('Float64')).sum())
+
+
+_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}, {postfix}]'
 
 
 if __name__ == '__main__':
