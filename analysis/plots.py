@@ -373,13 +373,14 @@ def timeline(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     ran = trials.dropna(subset=['started']).sort_values(['experiment', 'started'], kind='stable')
     styles = strategy_styles(trials.strategy)
-    bars, offset = [], 0
+    bars, ticks, offset = [], {}, 0
     for _, own in ran.groupby('experiment', sort=False):
         start = own.started.min()
         last = max(own.started.max(), own.ended.max() if own.ended.notna().any() else own.started.max())
         begins = (own.started - start).dt.total_seconds().to_numpy(float)
         ends = (own.ended.fillna(last) - start).dt.total_seconds().to_numpy(float)
         lines = _lines(begins, ends)
+        ticks[offset + float(lines.max()) / 2] = f'seed {own.experiment_seed.iloc[0]}'
         bars.append(own.assign(_begin=begins, _end=ends, _line=lines + offset))
         offset += int(lines.max()) + 2
     bars = pd.concat(bars) if bars else ran.assign(_begin=0.0, _end=0.0, _line=0)
@@ -410,7 +411,8 @@ def timeline(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ]
     if bad.any():
         handles.append(Patch(facecolor='white', edgecolor='black', linewidth=2.0, label='no result'))
-    ax.set_yticks([])
+    ax.set_yticks(list(ticks), list(ticks.values()) if len(ticks) <= 20 else [''] * len(ticks))
+    ax.tick_params(axis='y', length=0)
     ax.set_ylabel('trials at once')
     ax.set_xlabel('minutes since the start')
     ax.grid(axis='y', visible=False)

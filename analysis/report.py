@@ -359,7 +359,7 @@ class _Page:
             _figure(
                 lambda ax: plots.timeline(self.trials, ax),
                 f'Time line of {_count(len(self.trials), "trial")} by strategy and stage.',
-                'When each trial ran, experiment by experiment from the top of the list up; each line is a worker.',
+                'When each trial ran, experiment by experiment; each line is a worker.',
                 width=9.0,
                 height=min(12.0, 2.2 + 0.8 * len(self.results.experiments)),
             )
@@ -412,9 +412,10 @@ class _Page:
         )
         first = _configuration_file(self.results.experiments.experiment.iloc[0])
         commands = (
-            f'bash run.sh {first}                  # from the folder of the code, with this file in it\n'
-            f'python -m analysis report ID --out report    # this page; of these experiments: {ids}\n'
-            'python -m trials run --parameters trial.json --out again    # one trial, from the file that it left'
+            f'# in the folder of the code, with this file in it:\nbash run.sh {first}\n'
+            f'# this page, with the id that run.sh says; here: {ids}\npython -m analysis report ID --out report\n'
+            '# one trial, from the file that it left in its folder:\n'
+            'python -m trials run --parameters trial.json --out again'
         )
         read_with = {json.dumps(v) for v in self.results.experiments.versions}
         here = [json.loads(v) for v in sorted(read_with)] or [versions()]
