@@ -35,6 +35,7 @@ run_experiment() {
   set_up ''
   # NNI's web server listens on all interfaces and asks nobody who they are: the prefix is the only lock it has.
   local config=$1 port=${PORT:-8080} prefix output id
+  python -m trials check "$config"
   prefix=$(python -c 'import secrets; print(secrets.token_hex(8))')
   output=$(nnictl create --config "$config" --port "$port" --url_prefix "$prefix") ||
     { echo "$output"; exit 1; }

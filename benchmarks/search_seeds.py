@@ -5,15 +5,18 @@ scratch, and only then test data is looked at, and once more the largest network
 ``--vary`` repeats the seeds at several values of one setting:
 
     python benchmarks/search_seeds.py --seeds 3 --vary cost_weight 0.1 1 10 100
-    python benchmarks/search_seeds.py --seeds 10 --vary target_macs 1.63e6 1.66e6 1.7e6
+    python benchmarks/search_seeds.py --seeds 10 --vary target_macs 1.66e6 1.7e6
+    python benchmarks/search_seeds.py --seeds 10 --vary target_macs '[1.63e6, 1.66e6, 1.7e6]'    # one search, a front
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,40 +27,54 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 TEST_SEED_OFFSET = 1000  # a found network is trained from another seed than it was found with
-FORMATS = {'macs': '{:,.0f}', 'supernet_accuracy': '{:.2%}', 'test_accuracy': '{:.2%}', 'seconds': '{:.0f}'}
+FORMATS = {
+    'macs': '{:,.0f}',
+    'supernet_accuracy': '{:.2%}',
+    'test_accuracy': '{:.2%}',
+    'cpu_seconds': '{:.0f}',
+    'largest_cpu_seconds': '{:.0f}',
+}
 
 
-def search(job: dict) -> dict:
-    """One row of the table."""
+def search(job: dict) -> list[dict]:
+    """The rows of one search: one, or where it has several budgets one for each."""
     import logging
 
     from search_space import load_skeleton, macs
     from trials.parameters import TrialParameters
     from trials.train import run_trial
 
-    logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
+    for name in ('pytorch_lightning', 'nni.nas.evaluator'):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     def run(parameters: dict) -> dict:
-        return run_trial(TrialParameters.from_flat(parameters), lambda metrics: None)[0]
+        started = time.process_time()  # of this process: what else the machine does adds little to it
+        result = run_trial(TrialParameters.from_flat(parameters), lambda metrics: None)[0]
+        return result | {'cpu_seconds': time.process_time() - started}
 
     result = run(job['search'])
     skeleton = load_skeleton(job['search']['skeleton'])
-    network = {label: result[label] for label in skeleton.choices()}
-    positions = skeleton.lightnl_positions(network)
-    row = {
-        'value': job['value'],
-        'seed': job['search']['seed'],
-        'lightnl': ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none',
-        'macs': result['macs'],
-        'supernet_accuracy': result['default'],
-        'seconds': result['seconds'],
-    }
-    if job['retrain']:
-        largest = max_cost_sample(macs(skeleton))
-        row['largest_seconds'] = run({**job['retrain'], 'stage': 'retrain', **largest})['seconds']
-        tested = {**job['retrain'], 'stage': 'test', 'seed': row['seed'] + TEST_SEED_OFFSET, **network}
-        row['test_accuracy'] = run(tested)['test_accuracy']
-    return row
+    cost, rows = macs(skeleton), []
+    found = {label: result[label] for label in skeleton.choices()}
+    values = job['value'] if isinstance(job['value'], list) else [job['value']]
+    for value, network in zip(values, result.get('front', [found]), strict=True):
+        positions = skeleton.lightnl_positions(network)
+        row = {
+            'run': json.dumps(job['value']),
+            'value': value,
+            'seed': job['search']['seed'],
+            'lightnl': ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none',
+            'macs': cost(network),
+            'supernet_accuracy': result['default'] if network == found else None,
+            'cpu_seconds': result['cpu_seconds'],
+        }
+        if job['retrain']:
+            largest = max_cost_sample(cost)
+            row['largest_cpu_seconds'] = run({**job['retrain'], 'stage': 'retrain', **largest})['cpu_seconds']
+            tested = {**job['retrain'], 'stage': 'test', 'seed': row['seed'] + TEST_SEED_OFFSET, **network}
+            row['test_accuracy'] = run(tested)['test_accuracy']
+        rows.append(row)
+    return rows
 
 
 def max_cost_sample(cost) -> dict:
@@ -83,7 +100,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     name, *values = args.vary or ['']
-    values = [yaml.safe_load(value) if 'e' not in value else float(value) for value in values] or ['']
+    values = [json.loads(value) for value in values] or ['']
     arguments = yaml.safe_load(args.experiment.read_text())['tuner']['classArgs']
     strategy = dict(arguments['strategies']['autonl'])
     common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
@@ -95,22 +112,26 @@ def main() -> None:
         for seed in range(args.seeds):
             retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
             jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
-    rows = pd.read_csv(args.csv).fillna('').to_dict('records') if args.csv and args.csv.exists() else []
-    done = {(str(row['value']), row['seed']) for row in rows}
-    jobs = [job for job in jobs if (str(job['value']), job['search']['seed']) not in done]
+    rows = read_rows(args.csv) if args.csv and args.csv.exists() else []
+    done = {(row['run'], row['seed']) for row in rows}
+    jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
     with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
-        for row in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
-            rows.append(row)
+        for found in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
+            rows += found
             if args.csv:
                 pd.DataFrame(rows).to_csv(args.csv, index=False)
     report(pd.DataFrame(rows), name)
 
 
+def read_rows(file: Path) -> list[dict]:
+    return pd.read_csv(file, dtype={'run': str}).fillna({'value': ''}).to_dict('records')
+
+
 def report(frame: pd.DataFrame, name: str) -> None:
     """Print the rows, and below them what the seeds of each value come to."""
     frame = frame.sort_values(['value', 'seed'])
-    table = frame.rename(columns={'value': name}) if name else frame.drop(columns='value')
-    print(table.to_string(index=False, formatters={key: form.format for key, form in FORMATS.items()}))
+    table = (frame.rename(columns={'value': name}) if name else frame.drop(columns='value')).drop(columns='run')
+    print(table.to_string(index=False, na_rep='-', formatters={key: form.format for key, form in FORMATS.items()}))
     for value, of_value in frame.groupby('value'):
         positions = of_value.lightnl.map(lambda text: [] if text == 'none' else text.split(', '))
         at_row_1 = positions.map(lambda found: any(position.startswith('1: ') for position in found))
@@ -124,7 +145,7 @@ def report(frame: pd.DataFrame, name: str) -> None:
             met = (of_value.macs <= value) & (of_value.macs >= 0.95 * value)
             print(f'  at or below the budget and within 5% of it: {met.sum()} of {len(met)}')
         if 'test_accuracy' in of_value:
-            ratio = of_value.seconds / of_value.largest_seconds
+            ratio = of_value.cpu_seconds / of_value.largest_cpu_seconds
             print(
                 f'  test accuracy: mean {of_value.test_accuracy.mean():.2%}, standard deviation '
                 f'{of_value.test_accuracy.std():.2%}; search / training of the largest network: median '

@@ -113,10 +113,12 @@ class _Group:
         """The cost of the group's shares together, a scalar."""
         import torch
 
+        axes = [torch.stack([weights[name] for name in labels]).to(torch.float64) for labels in self.labels]
+        if axes:
+            self.table = self.table.to(axes[0].device)  # and there it stays: a copy a step would wait for the GPU
         cost, shares = self.table, len(self.table)
-        for labels in self.labels:
-            axis = torch.stack([weights[name] for name in labels]).to(torch.float64)
-            cost = torch.bmm(axis[:, None], cost.to(axis.device).reshape(shares, axis.shape[1], -1))
+        for axis in axes:
+            cost = torch.bmm(axis[:, None], cost.reshape(shares, axis.shape[1], -1))
         return cost.sum()
 
 

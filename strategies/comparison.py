@@ -71,7 +71,7 @@ def contender(name: str, arguments: dict[str, Any]) -> Contender:
         if 'seed' in accepted:
             # Not the same for all, or random search and evolution would start with the same networks.
             own.setdefault('seed', 1000 * arguments.get('seed', 0) + list(arguments['strategies']).index(name))
-        if 'target_macs' in accepted and arguments.get('max_macs') is not None:
+        if 'target_macs' in accepted and arguments.get('max_macs') is not None and 'latency' not in own:
             own.setdefault('target_macs', arguments['max_macs'])
         strategy = make_strategy(path, own)  # a one-shot strategy too, though it is a trial that will run it
     except ValueError as error:

@@ -117,7 +117,7 @@ class GatedRow(Gated):
         if 'kernel' in self.nested:
             rings = kernel_rings(self.nested['kernel'])
             found['kernel'] = torch.stack([rings >= j for j in range(1, len(self.nested['kernel']))])
-        for key in {'expansion', 'se'} & set(self.nested):
+        for key in [key for key in ('expansion', 'se') if key in self.nested]:
             sizes = self._channels(key)[1]
             behind = behind_gates(sizes)
             if sizes[0] == 0:  # whether squeeze-excite is there is the first gate's, how wide it is the others'

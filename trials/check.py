@@ -212,15 +212,17 @@ def _slow_problems(config: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
-    """Each key of a recipe by itself in an otherwise valid one, so that no mistake hides another; then all together."""
-    recipe = arguments[stage]
+    """What a trial would say to a recipe; where that is something, also to each key alone: no mistake hides another."""
+    recipe, skeleton = arguments[stage], arguments['skeleton']
+    whole = _trial_problem(stage, skeleton, recipe)
+    if not whole:
+        return []
     valid = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1, 'learning_rate': 0.1}
-    if not _trial_problem(stage, arguments['skeleton'], valid | {'dataset': recipe.get('dataset')}):
-        valid['dataset'] = recipe['dataset']
-    found = [_trial_problem(stage, arguments['skeleton'], valid | {key: value}) for key, value in recipe.items()]
-    return [problem for problem in found if problem] or [
-        problem for problem in [_trial_problem(stage, arguments['skeleton'], recipe)] if problem
-    ]
+    for name in ('dataset', 'epochs', 'schedule'):  # what other keys are judged by
+        if name in recipe and not _trial_problem(stage, skeleton, valid | {name: recipe[name]}):
+            valid[name] = recipe[name]
+    alone = [_trial_problem(stage, skeleton, valid | {key: value}) for key, value in recipe.items()]
+    return [problem for problem in alone if problem] or [whole]
 
 
 def _trial_problem(stage: str, skeleton: str, recipe: dict[str, Any]) -> str:

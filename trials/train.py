@@ -58,7 +58,8 @@ def run_trial(
 
     The result holds ``default`` (validation accuracy), ``macs``, ``params``, ``epochs`` (compute: images that were
     trained on, over the size of the training part), ``seconds`` of training and ``skipped_images`` (those that could
-    not be read); of a search the labels of the network it found, of a test ``test_accuracy``.
+    not be read); of a search the labels of the network it found (and where it had several budgets, in ``front``, those
+    of each), of a test ``test_accuracy``.
 
     Args:
         trial: the parameters.
@@ -145,6 +146,9 @@ def _search(trial, parts, course, make_evaluator):
         'seconds': course.seconds,
         **trial.whole_sample(sample),
     }
+    selected = getattr(strategy.oneshot_module, 'selected', [])
+    if len(selected) > 1:
+        result['front'] = [trial.whole_sample(skeleton.canonical(other)) for other in selected]
     return result, network
 
 

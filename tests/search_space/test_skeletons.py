@@ -6,6 +6,8 @@ from importlib import resources
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from search_space import LightNLSpace, build, load_skeleton, macs, nni_search_space, shipped_skeletons
 from search_space.__main__ import main
@@ -117,3 +119,51 @@ rows:
         Row(channels=8, kernel=(3, 5), lightnl_ratio=0.125),
         Row(channels=8, kernel=(3, 5), lightnl='present', lightnl_ratio=0.5),
     )
+
+
+@st.composite
+def restrictions(draw):
+    skeleton = load_skeleton(draw(st.sampled_from(['cued', 'cifar', 'mobile'])))
+    labels = draw(st.lists(st.sampled_from(list(skeleton.choices())), unique=True))
+    candidates = {
+        label: draw(st.lists(st.sampled_from(skeleton.choices()[label]), min_size=1, unique=True)) for label in labels
+    }
+    restricted = skeleton.restrict(candidates)
+    sample = {label: draw(st.sampled_from(values)) for label, values in restricted.choices().items()}
+    return skeleton, candidates, restricted, sample
+
+
+@settings(max_examples=50, deadline=None)
+@given(restrictions())
+def test_a_network_of_a_part_of_the_space_is_one_of_the_whole_of_the_same_cost(case):
+    skeleton, candidates, restricted, sample = case
+    whole = skeleton.sample_of(restricted.fix(sample))
+    assert skeleton.check_sample(whole) == whole
+    assert all(whole[label] in values for label, values in candidates.items())
+    assert skeleton.fix(whole) == restricted.fix(sample)
+    assert macs(skeleton)(whole) == macs(restricted)(sample)
+    low, high = macs(restricted).range()
+    assert macs(skeleton).range()[0] <= low <= high <= macs(skeleton).range()[1]
+
+
+def test_what_could_choose_nothing_in_a_part_of_the_space_is_no_choice():
+    cued = load_skeleton('cued')
+    left = cued.restrict({'row02/lightnl': ['absent'], 'row03/lightnl_ratio': [0.25]})
+    gone = {'row02/lightnl', 'row02/lightnl_ratio', 'row02/lightnl_stride', 'row03/lightnl_ratio'}
+    assert set(left.choices()) == set(cued.choices()) - gone
+    assert set(LightNLSpace(left).simplify()) == set(left.choices())
+    assert cued.restrict({}) == cued
+
+
+@pytest.mark.parametrize(
+    ('candidates', 'message'),
+    [
+        ({'row09/lightnl': ['absent']}, "unknown label 'row09/lightnl' for skeleton 'cued'; did you mean"),
+        ({'row01/lightnl': ['maybe']}, "row01/lightnl: 'maybe' is not among its candidates 'absent', 'present'"),
+        ({'row01/lightnl': []}, 'row01/lightnl takes a list of at least one of'),
+        ({'row01/lightnl': 'absent'}, 'row01/lightnl takes a list of at least one of'),
+    ],
+)
+def test_a_part_that_is_not_of_the_space_is_refused(candidates, message):
+    with pytest.raises(ValueError, match=message):
+        load_skeleton('cued').restrict(candidates)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.gate import Threshold, gate, nested_weights
+from strategies.gate import Threshold, behind_gates, gate, nested_mask, nested_weights
 
 
 def test_the_gate_is_hard_forward_and_closed_at_zero():
@@ -13,6 +13,7 @@ def test_the_gate_is_hard_forward_and_closed_at_zero():
     assert gate(u).tolist() == [0, 0, 0, 1, 1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=5))
 def test_the_gate_has_the_gradient_of_the_sigmoid(values):
     u = torch.tensor(values, dtype=torch.float64, requires_grad=True)
@@ -32,6 +33,14 @@ def test_hard_gates_choose_the_last_candidate_that_is_reached(gates):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_nested_weights_sum_to_one(gates):
     assert nested_weights(torch.tensor(gates, dtype=torch.float64)).sum().item() == pytest.approx(1)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.integers(0, 3), min_size=5, max_size=5))
+def test_a_nested_mask_keeps_the_channels_of_the_candidate_that_the_gates_choose(gates, added):
+    sizes = [sum(added[: n + 1]) + 1 for n in range(len(gates) + 1)]
+    mask = nested_mask(torch.tensor(gates, dtype=torch.float32), behind_gates(sizes))
+    chosen = gates.index(False) if False in gates else len(gates)
+    assert mask.tolist() == [float(channel < sizes[chosen]) for channel in range(sizes[-1])]
 
 
 def test_gates_are_open_until_they_are_activated():
@@ -60,6 +69,18 @@ def test_a_running_mean_decides_and_the_batch_takes_the_gradient():
     slope = torch.sigmoid(torch.tensor(0.9 - 0.5))
     assert norm.grad.item() == pytest.approx((slope * (1 - slope)).item())
     assert threshold.t.grad.item() == pytest.approx(-(slope * (1 - slope)).item())
+
+
+def test_the_state_says_whether_the_gates_act():
+    threshold = Threshold(['absent', 'present'])
+    threshold(torch.tensor([1.0]), running_mean=True)
+    threshold.activate(margin=-0.5)
+    restored = Threshold(['absent', 'present'])
+    restored.load_state_dict(threshold.state_dict())
+    assert restored.chosen() == threshold.chosen() == 'absent'
+    for each in (threshold, restored):  # averaged with the norm that was seen before
+        each(torch.tensor([2.0]), running_mean=True)
+    assert restored.norm.item() == threshold.norm.item() == pytest.approx(1.1)
 
 
 def test_evaluation_does_not_move_the_running_mean():

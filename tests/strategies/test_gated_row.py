@@ -6,6 +6,7 @@ from torch.nn.functional import conv2d
 
 from search_space import ABSENT, LightNLSpace, load_skeleton
 from strategies import AutoNL
+from strategies.gate import Threshold
 from strategies.gated_row import GatedRow, kernel_rings, sliced
 
 
@@ -59,6 +60,21 @@ def test_a_closed_gate_chooses_the_smallest_candidate_and_still_has_a_gradient(r
     row(torch.randn(4, 24, 8, 8)).square().sum().backward()
     assert row.thresholds[key].t.grad.abs().max() > 0  # or it could never open again
     row.thresholds[key].activate(margin=1.0)
+
+
+def test_mixed_precision_keeps_features_in_it_and_norms_out_of_it(rows):
+    row = rows[2].eval()
+    x = torch.randn(4, 24, 8, 8).bfloat16()
+    expected = row(x.float())
+    with torch.autocast('cpu', torch.bfloat16):
+        z = row(x)
+        assert z.dtype == torch.bfloat16
+        torch.testing.assert_close(z.float(), expected, rtol=0.05, atol=0.05)
+        row.train()(x).float().sum().backward()
+    for threshold in row.modules():
+        if isinstance(threshold, Threshold):
+            assert threshold.norm.dtype == torch.float32
+            assert threshold.norm.isfinite().all()
 
 
 def test_a_fixed_row_is_left_as_it_is(rows):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from nni.experiment.config import ExperimentConfig
 
-from search_space import load_skeleton, macs
+from search_space import load_skeleton, macs, nni_search_space
 from trials.__main__ import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -138,8 +139,8 @@ BAD = {
     'negative budget': ('budget: 48', 'budget: -48', r'tuner.classArgs: budget must be a number above 0, not -48'),
     'a word for the budget': ('budget: 48', 'budget: much', r"tuner.classArgs: budget must be .+, not 'much'"),
     'unknown unit': (
-        'budget: 48',
-        'budget: 48\n    budget_unit: hours',
+        'budget_unit: epochs',
+        'budget_unit: hours',
         r"tuner.classArgs: budget_unit must be one of .+ 'hours'",
     ),
     'a budget of less than a retraining': (
@@ -153,8 +154,8 @@ BAD = {
         r'tuner.classArgs: strategies.autonl: its search costs 24 epochs .+ together 36: more than the budget of 35 .+',
     ),
     'a budget of less than a trial': (
-        'budget: 48',
-        'budget_unit: trials\n    budget: 0.5',
+        EXPERIMENT[EXPERIMENT.index('budget: 48') : EXPERIMENT.index('    # max_macs')],
+        'budget: 0.5\n    budget_unit: trials\n',
         r'tuner.classArgs: budget: 0.5 trials are less than one',
     ),
     'MACs that no network meets': (
@@ -361,3 +362,22 @@ def test_a_python_without_nni_is_refused(check, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', f'{own / "bin"}:{Path(shutil.which("env")).parent}')
     (line,) = check(EXPERIMENT)
     assert re.fullmatch(r"trialCommand: .+/python3 has no module 'nni': name the python3 .+", line)
+
+
+VARIANTS = sorted((ROOT / 'experiments').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('file', VARIANTS, ids=[file.stem for file in VARIANTS])
+def test_the_variants_that_are_shipped_are_right_to_nni_and_to_us(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('HOME', str(tmp_path))  # where NNI looks for the key that remote.yaml names
+    (tmp_path / '.ssh').mkdir()
+    (tmp_path / '.ssh' / 'id_rsa').touch()
+    assert main(['check', str(file)]) == 0, capsys.readouterr().err
+    config = ExperimentConfig.load(file).json()
+    space = load_skeleton(config['tuner']['classArgs']['skeleton'])
+    assert config['searchSpace'] == nni_search_space(space.choices())
+    assert Path(config['tuner']['codeDirectory']) == ROOT
+
+
+def test_there_is_a_variant_for_each_way_to_run_that_the_readme_names():
+    assert [file.stem for file in VARIANTS] == ['cifar', 'frameworkcontroller', 'gpu', 'imagenet', 'kubeflow', 'remote']
