@@ -1,15 +1,12 @@
-"""``python -m analysis table``: the comparison of an experiment's strategies, now or once it is done."""
+"""``python -m analysis``: an experiment's table, its report, and its results to take along."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-
-from tqdm import tqdm
-
-from .experiment import Experiment, find_experiment
-from .tables import comparison, trials
+from pathlib import Path
 
 FORMATS = {
     'macs': '{:,.0f}',
@@ -21,65 +18,152 @@ FORMATS = {
     'seconds': '{:.0f}',
 }
 
+SEVERAL = "NNI's id of it, its folder, the URL of its web UI while it runs, or a folder of exported results"
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m analysis', description='Look at the results of an experiment.')
-    commands = parser.add_subparsers(dest='command', required=True)
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how it is used, ``--help`` says."""
+
+    def error(self, message: str):
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog='python -m analysis', description='Look at the results of experiments.')
+    commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
     table = commands.add_parser(
         'table',
         help='compare the strategies of an experiment',
         description='Print, per strategy, the network it found, its accuracy, and what that cost.',
     )
-    table.add_argument('experiment', nargs='?', help="NNI's id of it, or its folder; the latest one by default")
+    table.set_defaults(run=_table)
+    table.add_argument(
+        'experiment',
+        nargs='?',
+        help="NNI's id of it, its folder, or the URL of its web UI while it runs; the latest one by default",
+    )
     table.add_argument('--wait', action='store_true', help='show its progress until it is done, then print')
     table.add_argument('--csv', action='store_true', help='comma-separated values instead of aligned columns')
-    args = parser.parse_args(arguments)
+    report = commands.add_parser(
+        'report',
+        help='write a page with tables, plots, failures and configuration, and the data as CSV',
+        description='Write report.html, one page that needs nothing else, and the data frames as CSV beside it.',
+    )
+    report.set_defaults(run=_report)
+    export = commands.add_parser(
+        'export',
+        help='write what is known of experiments to a folder that analysis reads again, on any machine',
+        description='Write the data frames of experiments as CSV and JSON; nothing in them says which machine it was.',
+    )
+    export.set_defaults(run=_export)
+    for command, what in ((report, 'the page and the data'), (export, 'the data')):
+        command.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
+        command.add_argument('--out', required=True, type=Path, metavar='DIR', help=f'where {what} go')
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
     try:
-        experiment = find_experiment(args.experiment)
-        experiment.tuner_arguments()
-        status = _wait(experiment) if args.wait else experiment.status()
-        frame = comparison(experiment)
-    except ValueError as error:
+        return args.run(args)
+    except BrokenPipeError:  # whoever read the output has enough of it, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
         print(f'python -m analysis: {error}', file=sys.stderr)
         return 2
+
+
+def _report(args) -> int:
+    from .report import write_report
+    from .result_set import read
+
+    page = write_report(read(*args.experiment), args.out)
+    print(f'Report: {page.absolute()}')
+    return 0
+
+
+def _export(args) -> int:
+    from .result_set import read
+
+    files = read(*args.experiment).save(args.out)
+    print(f'wrote {sum(file.stat().st_size for file in files):,} bytes to {args.out}')
+    return 0
+
+
+def _table(args) -> int:
+    from .experiment import find_experiment
+    from .tables import comparison, trials
+
+    experiment = find_experiment(args.experiment)
+    experiment.tuner_arguments()
+    status = _wait(experiment) if args.wait else experiment.status()
+    read = trials(experiment)
+    if read.empty and not args.wait:
+        raise ValueError(f'experiment {experiment.id} is empty: no trial was started in it yet')
+    frame = comparison(read).drop(columns=['experiment', 'experiment_seed']).set_index('strategy')
     if args.csv:
         print(frame.to_csv(), end='')
-    else:
-        print(f'Experiment {experiment.id}: {status}')
-        print(frame.to_string(formatters={k: f.format for k, f in FORMATS.items()}, na_rep='-'))
-        print(f'Trials, their logs and networks: {experiment.folder}')
+        return _exit_status(args, status)
+    print(f'Experiment {experiment.id}: {status}')
+    formatters = {column: _formatter(template) for column, template in FORMATS.items()}
+    print(frame.to_string(formatters=formatters, na_rep='-'))
+    folder = getattr(experiment, 'folder', None)
+    if folder is not None:
+        print(f'Trials, their logs and networks: {folder}')
         if status == 'ERROR':
-            print(f'NNI gave up; why is at the end of: {experiment.folder / "log" / "nnictl_stderr.log"}')
+            print(f'NNI gave up; why is at the end of: {folder / "log" / "nnictl_stderr.log"}')
+    return _exit_status(args, status)
+
+
+def _exit_status(args, status: str) -> int:
     return 1 if args.wait and status != 'DONE' else 0
 
 
-def _wait(experiment: Experiment, poll_seconds: float = 2.0) -> str:
-    """Show trained epochs, of all that the budgets allow for, until the experiment has ended; its status."""
+def _formatter(template: str):
+    import pandas as pd
+
+    return lambda value: '-' if pd.isna(value) else template.format(value)
+
+
+def _wait(experiment, poll_seconds: float = 2.0) -> str:
+    """Show what was spent, of all that the budgets allow for, until the experiment has ended; its status."""
+    from tqdm import tqdm
+
+    from .experiment import Experiment
+    from .tables import trials
+
     arguments = experiment.tuner_arguments()
-    strategies, tests = len(arguments['strategies']), arguments.get('test_runs', 1)
-    total = strategies * (arguments['budget'] + tests * arguments['retrain']['epochs'])
-    hosts = _HostWatch(experiment)
-    with tqdm(total=total, unit='epoch', desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
+    unit, total = arguments.get('budget_unit', 'epochs'), total_budget(arguments)
+    hosts = _HostWatch(experiment) if isinstance(experiment, Experiment) else None
+    with tqdm(total=total, unit=unit, desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
         while True:
             status = experiment.status()
-            hosts.look(ended=status in ('STOPPED', 'ERROR'))
-            bar.n = min(total, _epochs_so_far(experiment))
-            running = _running(experiment)
-            bar.set_postfix_str(f'{status}; running: {running or "-"}')
+            if hosts is not None:
+                hosts.look(ended=status in ('STOPPED', 'ERROR'))
+            frame = trials(experiment)
+            bar.n = min(total, spent(frame, unit))
+            running = [f'{row.strategy} {row.stage}' for row in frame[frame.status == 'RUNNING'].itertuples()]
+            bar.set_postfix_str(f'{status}; running: {", ".join(running) or "-"}')
             if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL'):
                 return status
             time.sleep(poll_seconds)
 
 
 class _HostWatch:
-    """Says once of each host that does not answer what can be done; NNI 3.0 itself does not notice."""
+    """Says once of each host that does not answer what can be done; NNI 3.0 itself does not notice.
 
-    def __init__(self, experiment: Experiment, seconds: float = 30.0):
+    Of an experiment of this machine: from another one its hosts need not be within reach.
+    """
+
+    def __init__(self, experiment, seconds: float = 30.0):
         self.experiment, self.seconds = experiment, seconds
         self.next, self.silent, self.told = 0.0, set(), set()
 
     def look(self, ended: bool) -> None:
         """Look at all hosts, now and then; ``ended`` says that NNI's manager is gone."""
+        from tqdm import tqdm
+
         if time.monotonic() < self.next and not ended:
             return
         silent = set(self.experiment.silent_hosts())
@@ -93,24 +177,23 @@ class _HostWatch:
         self.silent, self.next = silent, time.monotonic() + self.seconds
 
 
-_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} epochs [{elapsed}<{remaining}, {postfix}]'
+def total_budget(arguments: dict) -> float:
+    """What all strategies may spend, in the unit of their budget, tests included where it is known what they cost."""
+    tests = arguments.get('test_runs', 1)
+    of_tests = {'epochs': tests * arguments['retrain']['epochs'], 'trials': tests, 'seconds': 0}
+    return len(arguments['strategies']) * (arguments['budget'] + of_tests[arguments.get('budget_unit', 'epochs')])
 
 
-def _epochs_so_far(experiment: Experiment) -> float:
-    final, periodical = {}, {}
-    for metric in experiment.metrics():
-        data = metric['data']
-        if metric['type'] == 'FINAL':
-            final[metric['trialJobId']] = data.get('epochs', 0)
-        else:
-            periodical[metric['trialJobId']] = data.get('epoch', 0)
-    return sum({**periodical, **final}.values())
+def spent(trials, unit: str) -> float:
+    """What ``trials`` have spent so far in this unit, as :func:`total_budget` counts it."""
+    if unit == 'trials':
+        return float((trials.status == 'SUCCEEDED').sum())
+    if unit == 'seconds':
+        return float(trials[trials.stage != 'test'].seconds.sum())
+    return float(trials.epochs.fillna(trials.last_epoch.astype('Float64')).sum())
 
 
-def _running(experiment: Experiment) -> str:
-    frame = trials(experiment)
-    running = frame[frame.status == 'RUNNING']
-    return ', '.join(f'{row.strategy} {row.stage}' for row in running.itertuples())
+_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}, {postfix}]'
 
 
 if __name__ == '__main__':

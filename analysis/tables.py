@@ -1,104 +1,270 @@
-"""Data frames of an experiment: one row a trial, and the comparison of its strategies."""
+"""Data frames of an experiment: its trials, what they reported, what its searches did, and who found what."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from search_space import load_skeleton
+from search_space import PRESENT, Skeleton, load_skeleton
+from search_space.skeleton import label
 
-from .experiment import Experiment
+from .columns import COMPARISON, METRICS, TRAJECTORIES, TRIALS, UNREADABLE, label_type, typed
+from .experiment import ENDED, Experiment, RunningExperiment
 
-__all__ = ['comparison', 'trials']
-
-RESULT_COLUMNS = {
-    'default': 'validation_accuracy',
-    'test_accuracy': 'test_accuracy',
-    'macs': 'macs',
-    'params': 'params',
-    'epochs': 'epochs',
-    'seconds': 'seconds',
-}
-"""What a trial reports, to the column it becomes."""
-
-COMPARISON_COLUMNS = [
-    'strategy',
-    'lightnl',
-    'macs',
-    'params',
-    'validation_accuracy',
-    'test_accuracy',
-    'test_spread',
-    'test_runs',
-    'epochs',
-    'seconds',
+__all__ = [
+    'Frames',
+    'best_so_far',
+    'comparison',
+    'frames',
+    'lightnl_positions',
+    'pareto_front',
+    'row_count',
+    'supernet_accuracy',
     'trials',
-    'failed',
 ]
 
+NO_LIGHTNL = 'none'
 
-def trials(experiment: Experiment) -> pd.DataFrame:
-    """One row a trial, in the order in which they were started.
+_RESULTS = {'default': 'validation_accuracy'} | {
+    name: name for name in ('test_accuracy', 'macs', 'params', 'epochs', 'seconds', 'skipped_images')
+}
+"""What a trial reports at its end, to the column it becomes."""
 
-    Columns: trial (NNI's id), strategy, stage (search, retrain, test), seed, status (NNI's: SUCCEEDED, FAILED, RUNNING,
-    ...), started and ended (UTC), validation_accuracy, test_accuracy, macs, params, epochs and seconds (of training),
-    and a column for every label of the space. What a trial did not report is missing.
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What one experiment, or several, hold.
+
+    Attributes:
+        trials: a row each, in the order in which they were started; columns are ``analysis.columns.TRIALS``, then one
+            for every label of the space.
+        metrics: a row per trial and epoch; ``METRICS``. The report before the first epoch, with which a trial says that
+            it has started, is none.
+        trajectories: a row per search, epoch and gate; ``TRAJECTORIES``.
+        unreadable: what of it could not be read, and why; ``UNREADABLE``.
     """
-    rows: dict[str, dict] = {}
-    for event in experiment.trial_events():
-        row = rows.setdefault(event['trialJobId'], {'trial': event['trialJobId'], 'started': event['timestamp']})
-        if event['data']:
-            parameters = json.loads(event['data'])['parameters']
-            row.update(
-                {
-                    key: value
-                    for key, value in parameters.items()
-                    if '/' in key and not key.startswith(('class/', 'dataset/'))
-                }
-            )
-            row.update({key: parameters[key] for key in ('strategy', 'stage', 'seed')})
+
+    trials: pd.DataFrame
+    metrics: pd.DataFrame
+    trajectories: pd.DataFrame
+    unreadable: pd.DataFrame
+
+
+def frames(experiment: Experiment | RunningExperiment) -> Frames:
+    """The frames of an experiment, which may be unfinished, resumed, or hold failed trials.
+
+    Raises:
+        ValueError: it is another tuner's, or its database cannot be read.
+    """
+    return _Reader(experiment).read()
+
+
+def trials(experiment: Experiment | RunningExperiment) -> pd.DataFrame:
+    """The trials of an experiment alone: :attr:`Frames.trials`."""
+    return frames(experiment).trials
+
+
+class _Reader:
+    """Reads one experiment; what it cannot read, it notes."""
+
+    def __init__(self, experiment):
+        self.experiment, self.id = experiment, experiment.id
+        self.arguments = experiment.tuner_arguments()
+        self.unreadable: list[dict] = []
+        self.trials: dict[str, dict[str, Any]] = {}
+        self.metrics: list[dict] = []
+        self.trajectories: list[dict] = []
+
+    def read(self) -> Frames:
+        for event in self.experiment.trial_events():
+            self._event(event)
+        self._count_attempts()
+        for metric in self.experiment.metrics():
+            self._metric(metric)
+        self._explain_failures()
+        trials = typed(pd.DataFrame(self.trials.values()), TRIALS, other=label_type)
+        trials['lightnl'] = self._lightnl(trials)
+        return Frames(
+            trials,
+            typed(pd.DataFrame(self.metrics), METRICS, other=lambda name: 'Float64'),
+            typed(pd.DataFrame(self.trajectories), TRAJECTORIES),
+            typed(pd.DataFrame(self.unreadable), UNREADABLE),
+        )
+
+    def _note(self, what: str, reason: str) -> None:
+        self.unreadable.append({'experiment': self.id, 'what': what, 'reason': reason})
+
+    def _event(self, event: dict) -> None:
+        trial = event['trialJobId']
+        row = self.trials.setdefault(
+            trial,
+            {
+                'experiment': self.id,
+                'experiment_seed': self.arguments.get('seed', 0),
+                'trial': trial,
+                'started': event['timestamp'],
+            },
+        )
         row['status'] = event['event']
-        if event['event'] not in ('WAITING', 'RUNNING'):
+        if event['event'] in ENDED:
             row['ended'] = event['timestamp']
-    for metric in experiment.metrics():
-        if metric['type'] == 'FINAL' and metric['trialJobId'] in rows:
-            result = metric['data']
-            row = rows[metric['trialJobId']]
-            row.update({column: result[key] for key, column in RESULT_COLUMNS.items() if key in result})
-            row.update({key: value for key, value in result.items() if '/' in key})
-    fixed = ['trial', 'strategy', 'stage', 'seed', 'status', 'started', 'ended', *RESULT_COLUMNS.values()]
-    frame = pd.DataFrame(rows.values())
-    frame = frame.reindex(columns=fixed + sorted(set(frame.columns) - set(fixed)))
-    for column in ('started', 'ended'):
-        frame[column] = pd.to_datetime(frame[column], unit='ms', utc=True)
-    return frame
+        if event['data']:
+            row['_parameters'] = None
+            try:
+                parameters = json.loads(event['data'])['parameters']
+                row.update({key: parameters[key] for key in ('strategy', 'stage', 'seed')})
+            except (ValueError, KeyError, TypeError):
+                self._note(f'trial {trial}', 'its parameters are not those of a trial of this package')
+                return
+            row.update(_labels(parameters))
+            row['_parameters'] = json.dumps(parameters, sort_keys=True)
+
+    def _count_attempts(self) -> None:
+        attempts: dict[str, int] = defaultdict(int)
+        for trial, row in self.trials.items():
+            if '_parameters' not in row:
+                self._note(f'trial {trial}', 'NNI has no parameters for it')
+            elif (parameters := row.pop('_parameters')) is not None:
+                attempts[parameters] += 1
+                row['attempt'] = attempts[parameters]
+
+    def _metric(self, metric: dict) -> None:
+        trial, data = metric['trialJobId'], metric['data']
+        row = self.trials.get(trial)
+        if row is None:
+            self._note(f'a report of trial {trial}', 'NNI has no record of this trial')
+        elif data is None:
+            self._note(f'a report of trial {trial}', 'it is not a JSON object')
+        elif metric['type'] == 'FINAL':
+            row.update({column: data[key] for key, column in _RESULTS.items() if key in data})
+            row.update(_labels(data))
+        elif isinstance(data.get('epoch'), int):
+            row['last_epoch'] = data['epoch']
+            if data['epoch'] > 0:
+                self._epoch(row, data, metric['timestamp'])
+        else:
+            self._note(f'a report of trial {trial}', 'it does not say of which epoch it is')
+
+    def _epoch(self, row: dict, data: dict, reported) -> None:
+        which = {key: row.get(key) for key in ('experiment', 'trial', 'strategy')} | {'epoch': data['epoch']}
+        numbers = {key: value for key, value in data.items() if '/' not in key and key not in ('default', 'epoch')}
+        self.metrics.append({**numbers, **which, 'stage': row.get('stage'), 'reported': reported})
+        for key, norm in data.items():
+            if key.startswith('norm/'):
+                name = key.removeprefix('norm/')
+                choice, _, index = name.partition('#')
+                self.trajectories.append(
+                    {
+                        **which,
+                        'label': choice,
+                        'index': index or 1,
+                        'norm': norm,
+                        'threshold': data.get(f'threshold/{name}'),
+                        'gate': data.get(f'gate/{name}'),
+                    }
+                )
+
+    def _explain_failures(self) -> None:
+        going_on = self.experiment.status() in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL')
+        for trial, row in self.trials.items():
+            if row['status'] == 'SUCCEEDED':
+                if 'validation_accuracy' not in row and not going_on:
+                    row['failure'] = 'it ended without a result'
+            elif row['status'] in ENDED:
+                row['failure'] = self._reason(trial, row['status'])
+            elif not going_on:
+                row['failure'] = 'NNI recorded no end of it: the experiment stopped while it ran'
+
+    def _reason(self, trial: str, status: str) -> str:
+        left = self.experiment.trial_file(trial, 'failure.json')
+        if left is not None:
+            try:
+                return _one_line(json.loads(left)['error'])
+            except (ValueError, KeyError, TypeError):
+                self._note(f'failure.json of trial {trial}', 'it is not a JSON object with the key error')
+        stderr = (self.experiment.trial_file(trial, 'trial.stderr') or '').strip()
+        return _one_line(f'{status}; the last it said: {stderr.splitlines()[-1]}' if stderr else status)
+
+    def _lightnl(self, trials: pd.DataFrame) -> pd.Series:
+        try:
+            skeleton = load_skeleton(self.arguments['skeleton'])
+        except (ValueError, KeyError) as error:
+            self._note('the column lightnl', str(error))
+            return trials['lightnl']
+        return _lightnl_text(trials, skeleton)
 
 
-def comparison(experiment: Experiment) -> pd.DataFrame:
-    """One row a strategy: the network it ends with, and what finding it cost.
+def _labels(values: dict) -> dict:
+    """What is said of labels; ``class/`` are the arguments of a search, ``dataset/`` those of the data set."""
+    return {key: value for key, value in values.items() if '/' in key and not key.startswith(('class/', 'dataset/'))}
 
-    The network is the retrained one of the highest validation accuracy (of several, of the fewest MACs). Columns:
-    lightnl (row: channel ratio/stride), macs, params, validation_accuracy (of that training), test_accuracy (mean over
-    the test runs), test_spread (largest minus smallest), test_runs, epochs and seconds (of training, of search and
-    retrainings together), trials and failed (their numbers, tests included).
+
+def _one_line(text: Any) -> str:
+    text = ' '.join(str(text).split())
+    return text if len(text) <= _LONGEST_REASON else f'{text[:_LONGEST_REASON]} ...'
+
+
+def _lightnl_text(trials: pd.DataFrame, skeleton: Skeleton) -> pd.Series:
+    """The column ``lightnl``: a column at a time, for a hundred thousand trials as for ten."""
+    texts = pd.Series('', index=trials.index, dtype=object)
+    for index, row in enumerate(skeleton.rows):
+
+        def chosen(key, index=index, row=row):
+            if label(index, key) in trials:
+                return trials[label(index, key)].astype(object)
+            return pd.Series(row.candidates(key)[0], index=trials.index, dtype=object)
+
+        inserted = chosen('lightnl').eq(PRESENT) & chosen('presence').eq(PRESENT)
+        ratio = chosen('lightnl_ratio').map('{:g}'.format, na_action='ignore').astype(str)
+        block = f', {index + 1}: ' + ratio + '/' + chosen('lightnl_stride').astype(str)
+        texts = texts.where(~inserted, texts + block)
+    texts = texts.str.removeprefix(', ').replace('', NO_LIGHTNL)
+    labels = [name for name in skeleton.choices() if name in trials]
+    known = trials[labels].notna().all(axis=1) & (len(labels) == len(skeleton.choices()))
+    return texts.where(known, None).astype('string')
+
+
+def lightnl_positions(trials: pd.DataFrame) -> pd.DataFrame:
+    """Where networks insert LightNL: a row per trial and block, with row (from 1), ratio and stride.
+
+    Args:
+        trials: some of them, of one experiment or several; the columns experiment, trial, strategy, stage are kept.
     """
-    skeleton = load_skeleton(experiment.tuner_arguments()['skeleton'])
-    frame = trials(experiment)
+    blocks = trials[['experiment', 'trial', 'strategy', 'stage', 'lightnl']].dropna(subset='lightnl')
+    blocks = blocks.assign(lightnl=blocks.lightnl.str.split(', ')).explode('lightnl')
+    found = blocks.lightnl.astype('string').str.extract(r'^(?P<row>\d+): (?P<ratio>[\d.]+)/(?P<stride>\d+)$')
+    blocks = blocks.drop(columns='lightnl').assign(
+        row=pd.to_numeric(found['row']), ratio=pd.to_numeric(found['ratio']), stride=pd.to_numeric(found['stride'])
+    )
+    return blocks.dropna(subset='row').reset_index(drop=True)
+
+
+def comparison(trials: pd.DataFrame) -> pd.DataFrame:
+    """A row per experiment and strategy: the network it ends with, and what finding it cost.
+
+    The network is the retrained one of the highest validation accuracy (of several, of the fewest MACs). Columns are
+    ``analysis.columns.COMPARISON``.
+    """
     rows = []
-    for strategy, own in frame.groupby('strategy', sort=False):
+    for (experiment, strategy), own in trials.groupby(['experiment', 'strategy'], sort=False):
         retrained = own[(own.stage == 'retrain') & own.validation_accuracy.notna()]
         tests = own[own.stage == 'test'].test_accuracy.dropna()
         spent = own[own.stage != 'test']
-        row = {'strategy': strategy}
+        row = {'experiment': experiment, 'experiment_seed': own.experiment_seed.iloc[0], 'strategy': strategy}
         if len(retrained):
-            best = retrained.sort_values(['validation_accuracy', 'macs'], ascending=[False, True]).iloc[0]
-            positions = skeleton.lightnl_positions({label: best[label] for label in skeleton.choices()})
-            row['lightnl'] = ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none'
-            row.update(best[['macs', 'params', 'validation_accuracy']])
+            best = retrained.sort_values(['validation_accuracy', 'macs'], ascending=[False, True], kind='stable').iloc[
+                0
+            ]
+            row.update(best[['lightnl', 'macs', 'params', 'validation_accuracy']])
         row.update(
-            test_accuracy=tests.mean(),
-            test_spread=tests.max() - tests.min(),
+            test_accuracy=tests.mean() if len(tests) else None,
+            test_spread=tests.max() - tests.min() if len(tests) else None,
             test_runs=len(tests),
             epochs=spent.epochs.sum(),
             seconds=spent.seconds.sum(),
@@ -106,4 +272,49 @@ def comparison(experiment: Experiment) -> pd.DataFrame:
             failed=(own.status == 'FAILED').sum(),
         )
         rows.append(row)
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS).set_index('strategy')
+    return typed(pd.DataFrame(rows), COMPARISON)
+
+
+def best_so_far(trials: pd.DataFrame) -> pd.DataFrame:
+    """The best validation accuracy that a strategy had, and what it had spent by then: a row per retrained network.
+
+    Columns: experiment, strategy, trial, epochs and seconds (of training, those of all of its searches and retrainings
+    that had ended), validation_accuracy (of this network), best_accuracy (of all until then).
+    """
+    spent = trials[trials.stage.isin(['search', 'retrain']) & trials.epochs.notna() & trials.ended.notna()]
+    spent = spent.sort_values(['experiment', 'ended'], kind='stable')
+    each = spent.groupby(['experiment', 'strategy'], sort=False)
+    spent = spent.assign(epochs=each.epochs.cumsum(), seconds=each.seconds.cumsum())
+    done = spent[(spent.stage == 'retrain') & spent.validation_accuracy.notna()]
+    best = done.groupby(['experiment', 'strategy'], sort=False).validation_accuracy.cummax()
+    columns = ['experiment', 'strategy', 'trial', 'epochs', 'seconds', 'validation_accuracy']
+    return done[columns].assign(best_accuracy=best).reset_index(drop=True)
+
+
+def pareto_front(frame: pd.DataFrame, cost: str = 'macs', accuracy: str = 'validation_accuracy') -> pd.DataFrame:
+    """The rows of ``frame`` that no other is better than: none is as accurate at less cost. From the cheapest on."""
+    ordered = frame.dropna(subset=[cost, accuracy]).sort_values([cost, accuracy], ascending=[True, False])
+    best_before = ordered[accuracy].cummax().shift()
+    return ordered[best_before.isna() | (ordered[accuracy] > best_before)]
+
+
+def supernet_accuracy(trials: pd.DataFrame) -> pd.DataFrame:
+    """What the supernet said of a network and what training it from scratch said: a row per search that has both.
+
+    Columns: experiment, strategy, supernet_accuracy, retrained_accuracy (validation; mean over its retrainings in this
+    experiment), retrainings.
+    """
+    labels = [column for column in trials.columns if '/' in column]
+    keys = ['experiment', *labels]
+    measured = trials[trials.validation_accuracy.notna()]
+    found = measured[measured.stage == 'search']
+    retrained = measured[measured.stage == 'retrain'].groupby(keys, dropna=False).validation_accuracy
+    retrained = retrained.agg(retrained_accuracy='mean', retrainings='size').reset_index()
+    pairs = found.merge(retrained, on=keys).rename(columns={'validation_accuracy': 'supernet_accuracy'})
+    return pairs[['experiment', 'strategy', 'supernet_accuracy', 'retrained_accuracy', 'retrainings']]
+
+
+def row_count(trials: pd.DataFrame) -> int:
+    """How many rows the searched part of the skeleton has, as far as labels say."""
+    numbered = [column for column in trials.columns if column.startswith('row') and '/' in column]
+    return max((int(name[3:].split('/')[0]) for name in numbered), default=0)

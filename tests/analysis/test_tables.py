@@ -1,71 +1,24 @@
-"""Reading experiments: unfinished ones, ones with failures, and ones that cannot be read."""
+"""Reading experiments: unfinished ones, resumed ones, ones with failures, and what in them cannot be read."""
 
 import json
-import sqlite3
 
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from records import CHOICES, sample
 
-from analysis import Experiment, comparison, trials
-from analysis.__main__ import main
-from search_space import load_skeleton
-
-CHOICES = load_skeleton('cued').choices()
-ARGUMENTS = {
-    'skeleton': 'cued',
-    'strategies': {'random': {}, 'autonl': {}},
-    'budget': 4,
-    'retrain': {'epochs': 2},
-    'search': {'epochs': 3},
-}
-SCHEMA = """
-create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
-    sequenceId integer, message text, environmentId text);
-create table MetricData (timestamp integer, trialJobId text, parameterId text, type text, sequence integer, data text);
-create table ExperimentProfile (params text, id text, execDuration integer, startTime integer, endTime integer,
-    logDir text, nextSequenceId integer, revision integer);
-"""
-
-
-class Records:
-    """Writes an experiment's database as NNI does."""
-
-    def __init__(self, folder, tuner='strategies.tuner.StrategyTuner'):
-        (folder / 'db').mkdir(parents=True)
-        self.experiment, self._clock = Experiment(folder), 0
-        self._database = sqlite3.connect(folder / 'db' / 'nni.sqlite')
-        self._database.executescript(SCHEMA)
-        if tuner:
-            params = json.dumps({'tuner': {'className': tuner, 'classArgs': ARGUMENTS}})
-            self._database.execute("insert into ExperimentProfile values (?, 'x', 0, 0, null, '', 0, 1)", [params])
-        self._database.commit()
-
-    def event(self, trial, event, parameters=None):
-        self._clock += 1000
-        data = parameters and json.dumps({'parameter_id': 0, 'parameters': parameters})
-        row = [self._clock, trial, event, data]
-        self._database.execute("insert into TrialJobEvent values (?, ?, ?, ?, '', 0, '', '')", row)
-        self._database.commit()
-
-    def final(self, trial, **result):
-        row = [self._clock, trial, json.dumps(json.dumps(result))]
-        self._database.execute("insert into MetricData values (?, ?, '0', 'FINAL', 0, ?)", row)
-        self._database.commit()
-
-    def trained(self, trial, accuracy, macs, sample, stage='retrain', **result):
-        parameters = {'strategy': 'random', 'stage': stage, 'seed': 0, **sample}
-        self.event(trial, 'RUNNING', parameters)
-        self.final(trial, default=accuracy, macs=macs, params=7, epochs=2, seconds=3.5, **result)
-        self.event(trial, 'SUCCEEDED')
-
-
-@pytest.fixture
-def records(tmp_path):
-    return Records(tmp_path / 'experiment')
-
-
-def sample(**chosen):
-    first = {label: candidates[0] for label, candidates in CHOICES.items()}
-    return first | {label.replace('__', '/'): value for label, value in chosen.items()}
+from analysis import (
+    best_so_far,
+    columns,
+    comparison,
+    frames,
+    lightnl_positions,
+    pareto_front,
+    supernet_accuracy,
+    trials,
+)
 
 
 def test_the_best_network_is_the_most_accurate_and_of_those_the_cheapest(records):
@@ -74,50 +27,220 @@ def test_the_best_network_is_the_most_accurate_and_of_those_the_cheapest(records
     records.trained('c', 0.95, 10, sample(row01__lightnl='present', row01__lightnl_stride=1))
     records.trained('d', 0.99, 10, sample(), stage='test', test_accuracy=0.8)
     records.trained('e', 0.97, 10, sample(), stage='test', test_accuracy=0.9)
-    row = comparison(records.experiment).loc['random']
-    assert (row.lightnl, row.macs, row.validation_accuracy) == ('1: 0.125/1', 10, 0.95)
+    (row,) = comparison(trials(records.experiment)).itertuples()
+    assert (row.strategy, row.lightnl, row.macs, row.validation_accuracy) == ('random', '1: 0.125/1', 10, 0.95)
     assert (row.test_accuracy, row.test_runs) == (pytest.approx(0.85), 2)
     assert row.test_spread == pytest.approx(0.1)
     assert (row.epochs, row.seconds, row.trials, row.failed) == (6, 10.5, 5, 0)
 
 
 def test_an_unfinished_experiment_with_failures_is_read(records):
-    records.event('a', 'RUNNING', {'strategy': 'autonl', 'stage': 'search', 'seed': 0, 'class/margin': 1})
-    records.event('b', 'RUNNING', {'strategy': 'random', 'stage': 'retrain', 'seed': 1, **sample()})
+    records.start('a', 'autonl', 'search', **{'class/margin': 1, 'dataset/classes': 5})
+    records.start('b', 'random', seed=1, **sample())
     records.event('b', 'FAILED')
     frame = trials(records.experiment).set_index('trial')
     assert frame.status.to_dict() == {'a': 'RUNNING', 'b': 'FAILED'}
     assert frame.ended.isna().to_dict() == {'a': True, 'b': False}
-    table = comparison(records.experiment)
+    assert not [column for column in frame if column.startswith(('class/', 'dataset/'))]
+    table = comparison(frame.reset_index()).set_index('strategy')
     assert table.failed.to_dict() == {'autonl': 0, 'random': 1}
     assert table.validation_accuracy.isna().all()
 
 
-def test_an_experiment_without_trials_is_an_empty_table(records):
-    assert comparison(records.experiment).empty
+def test_an_experiment_without_trials_has_empty_frames_with_all_columns(records):
+    read = frames(records.experiment)
+    assert list(read.trials) == list(columns.TRIALS)
+    assert list(read.metrics) == list(columns.METRICS)
+    assert list(read.trajectories) == list(columns.TRAJECTORIES)
+    assert comparison(read.trials).empty
+    assert best_so_far(read.trials).empty
 
 
-def refusal(folder, capsys):
-    assert main(['table', str(folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+def test_columns_have_the_types_that_are_documented(records):
+    records.trained('a', 0.9, 30, sample())
+    records.start('b')
+    frame = trials(records.experiment)
+    for name, (kind, meaning) in columns.TRIALS.items():
+        assert str(frame[name].dtype) == kind, name
+        assert meaning
+    labels = list(frame)[len(columns.TRIALS) :]
+    assert labels == sorted(CHOICES)
+    assert {str(frame[label].dtype) for label in labels} == {'string', 'Float64', 'Int64'}
 
 
-def test_an_experiment_that_does_not_exist_is_refused(tmp_path, monkeypatch, capsys):
-    assert "no experiment 'nowhere'" in refusal('nowhere', capsys)
+def test_a_trial_that_was_tried_again_is_told_from_its_first_attempt(records):
+    for trial in ('a', 'b', 'c'):
+        records.start(trial, seed=0 if trial != 'b' else 1, **sample())
+    assert trials(records.experiment).attempt.tolist() == [1, 1, 2]
 
 
-def test_an_experiment_of_another_tuner_is_refused(tmp_path, capsys):
-    records = Records(tmp_path / 'other', tuner='random.Tuner')
-    assert 'was not run by strategies.tuner.StrategyTuner' in refusal(records.experiment.folder, capsys)
+def test_the_reason_of_a_failure_is_what_the_trial_says(records):
+    records.start('a')
+    records.left('a', 'failure.json', json.dumps({'error': 'data.root:\n no such folder', 'type': 'ValueError'}))
+    records.event('a', 'FAILED')
+    assert trials(records.experiment).failure.tolist() == ['data.root: no such folder']
 
 
-def test_an_experiment_that_was_never_started_is_refused(tmp_path, capsys):
-    records = Records(tmp_path / 'empty', tuner=None)
-    assert 'it was never started' in refusal(records.experiment.folder, capsys)
+def test_without_it_the_reason_is_the_last_line_of_what_it_printed(records):
+    for trial in ('a', 'b', 'c'):
+        records.start(trial)
+        records.event(trial, 'FAILED' if trial != 'c' else 'USER_CANCELED')
+    records.left('a', 'trial.stderr', 'Traceback ...\nMemoryError: too large\n\n')
+    records.left('b', 'failure.json', 'half a fi')
+    read = frames(records.experiment)
+    assert read.trials.failure.tolist() == [
+        'FAILED; the last it said: MemoryError: too large',
+        'FAILED',
+        'USER_CANCELED',
+    ]
+    assert read.unreadable.what.tolist() == ['failure.json of trial b']
 
 
-def test_a_damaged_database_is_refused(tmp_path, capsys):
-    (tmp_path / 'db').mkdir()
-    (tmp_path / 'db' / 'nni.sqlite').write_bytes(b'not a database' * 100)
-    assert 'its database cannot be read' in refusal(tmp_path, capsys)
+def test_a_name_of_a_trial_leads_to_no_file_outside_its_experiment(records):
+    (records.folder.parent / 'failure.json').write_text('{"error": "secret"}')
+    trial = '../../../..'
+    records.start(trial)
+    records.event(trial, 'FAILED')
+    (records.folder / 'environments' / 'e' / 'trials').mkdir(parents=True)
+    assert trials(records.experiment).failure.tolist() == ['FAILED']
+
+
+def test_a_resumed_experiment_is_one_and_what_ran_at_its_interruption_has_no_end(records):
+    records.trained('a', 0.8, 30, sample())
+    records.start('b', seed=1, **sample())
+    records.trained('c', 0.9, 30, sample(row01__lightnl='present'))  # after it; NNI's parameter ids start again at 0
+    frame = trials(records.experiment).set_index('trial')
+    assert frame.validation_accuracy.dropna().to_dict() == {'a': 0.8, 'c': 0.9}
+    assert frame.lightnl.tolist() == ['none', 'none', '1: 0.125/2']
+    assert 'recorded no end' in frame.failure['b']
+
+
+def test_a_success_without_a_result_says_so(records):
+    records.start('a')
+    records.event('a', 'SUCCEEDED')
+    assert trials(records.experiment).failure.tolist() == ['it ended without a result']
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        ('not JSON', 'it is not a JSON object'),
+        ('"0.5"', 'it is not a JSON object'),
+        (json.dumps(json.dumps({'default': 0.5})), 'it does not say of which epoch it is'),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_named(records, data, reason):
+    records.start('a')
+    records.metric('a', 'PERIODICAL', data)
+    records.epoch('a', 1, train_loss=0.5)
+    read = frames(records.experiment)
+    assert read.unreadable[['what', 'reason']].to_numpy().tolist() == [['a report of trial a', reason]]
+    assert len(read.metrics) == 1
+
+
+def test_trials_without_parameters_and_reports_without_a_trial_are_named(records):
+    records.event('a', 'RUNNING')
+    records.event('b', 'RUNNING', {'x': 1})
+    records.epoch('c', 1)
+    read = frames(records.experiment)
+    assert read.trials.trial.tolist() == ['a', 'b']
+    assert sorted(read.unreadable.what) == ['a report of trial c', 'trial a', 'trial b']
+
+
+def test_metrics_are_a_row_per_epoch_without_the_sign_of_life_before_the_first(records):
+    records.start('a')
+    for epoch in (0, 1, 2):
+        records.epoch('a', epoch, train_loss=1.0 - epoch / 10, learning_rate=0.1)
+    read = frames(records.experiment)
+    assert read.metrics.epoch.tolist() == [1, 2]
+    assert read.metrics.train_loss.tolist() == [0.9, 0.8]
+    assert read.metrics.learning_rate.tolist() == [0.1, 0.1]
+    assert read.trials.last_epoch.tolist() == [2]
+
+
+def test_trajectories_are_a_row_per_epoch_and_gate(records):
+    records.start('a', 'autonl', 'search')
+    gates = {'row01/lightnl': (0.5, 0.4, 1.0), 'row02/se': (0.3, 0.1, 1.0), 'row02/se#2': (0.1, 0.2, 0.0)}
+    for epoch in (1, 2):
+        values = {}
+        for name, numbers in gates.items():
+            values |= dict(zip((f'norm/{name}', f'threshold/{name}', f'gate/{name}'), numbers))
+        records.epoch('a', epoch, train_loss=1.0, **values)
+    read = frames(records.experiment)
+    assert len(read.trajectories) == 6
+    assert read.trajectories.iloc[-1][['label', 'index', 'norm', 'threshold', 'gate']].tolist() == [
+        'row02/se',
+        2,
+        0.1,
+        0.2,
+        0,
+    ]
+    assert list(read.metrics) == list(columns.METRICS)
+
+
+def test_lightnl_positions_are_what_the_skeleton_says(records):
+    chosen = {
+        'row01/lightnl': 'present',
+        'row01/lightnl_stride': 1,
+        'row04/lightnl': 'present',
+        'row04/lightnl_ratio': 0.25,
+    }
+    records.trained('a', 0.9, 30, {**sample(), **chosen})
+    records.trained('b', 0.9, 30, sample())
+    frame = trials(records.experiment)
+    assert frame.lightnl.tolist() == ['1: 0.125/1, 4: 0.25/2', 'none']
+    assert lightnl_positions(frame)[['row', 'ratio', 'stride']].to_numpy().tolist() == [[1, 0.125, 1], [4, 0.25, 2]]
+
+
+def test_a_skeleton_that_is_not_here_is_named(records):
+    params = json.loads(records.database.execute('select params from ExperimentProfile').fetchone()[0])
+    params['tuner']['classArgs']['skeleton'] = 'elsewhere.yaml'
+    records.database.execute('update ExperimentProfile set params = ?', [json.dumps(params)])
+    records.database.commit()
+    records.trained('a', 0.9, 30, sample())
+    read = frames(records.experiment)
+    assert read.trials.lightnl.isna().all()
+    assert read.unreadable.what.tolist() == ['the column lightnl']
+
+
+def test_what_a_strategy_has_spent_counts_its_search_and_not_its_tests(records):
+    records.trained('a', 0.7, 9, sample(), stage='search', strategy='autonl')
+    records.trained('b', 0.8, 9, sample(), strategy='autonl')
+    records.trained('c', 0.6, 9, sample(), strategy='autonl')
+    records.trained('d', 0.9, 9, sample(), stage='test', strategy='autonl')
+    best = best_so_far(trials(records.experiment))
+    assert best.trial.tolist() == ['b', 'c']
+    assert best.epochs.tolist() == [4, 6]
+    assert best.seconds.tolist() == [7.0, 10.5]
+    assert best.best_accuracy.tolist() == [0.8, 0.8]
+
+
+def test_the_supernets_word_is_paired_with_the_same_network_trained_from_scratch(records):
+    other = sample(row01__lightnl='present')
+    records.trained('a', 0.7, 9, {}, stage='search', strategy='autonl', **other)
+    records.trained('b', 0.8, 9, other, strategy='autonl')
+    records.trained('c', 0.6, 9, other)
+    records.trained('d', 0.1, 9, sample())
+    (pair,) = supernet_accuracy(trials(records.experiment)).itertuples()
+    assert (pair.supernet_accuracy, pair.retrained_accuracy, pair.retrainings) == (0.7, pytest.approx(0.7), 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=12))
+def test_the_pareto_front_holds_whatever_nothing_is_better_than(points):
+    frame = pd.DataFrame(points, columns=['macs', 'validation_accuracy'])
+    front = pareto_front(frame)
+    on_front = set(zip(front.macs, front.validation_accuracy))
+    for macs, accuracy in points:
+        better = any((m <= macs and a >= accuracy) and (m, a) != (macs, accuracy) for m, a in points)
+        assert ((macs, accuracy) in on_front) == (not better)
+    assert len(on_front) == len(front)
+
+
+def test_the_order_of_trials_of_other_strategies_changes_nothing(records):
+    for number in range(6):
+        records.trained(f't{number}', number / 10, 9, sample(), strategy='random' if number % 2 else 'autonl')
+    frame = trials(records.experiment)
+    apart = best_so_far(frame[frame.strategy == 'random'])
+    together = best_so_far(frame)
+    assert_frame_equal(together[together.strategy == 'random'].reset_index(drop=True), apart)

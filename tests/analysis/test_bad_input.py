@@ -1,0 +1,126 @@
+"""What is not an experiment of ours is refused: one line that says what is wrong, exit status 2."""
+
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from records import Records, sample
+
+from analysis.__main__ import main
+
+
+def refusal(arguments, capsys):
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert output.out == ''
+    return line
+
+
+def damaged(folder, content):
+    (folder / 'db').mkdir(parents=True)
+    (folder / 'db' / 'nni.sqlite').write_bytes(content)
+    return folder
+
+
+def cut_short(folder):
+    records = Records(folder / 'whole')
+    for number in range(50):
+        records.trained(f't{number}', 0.9, 30, sample())
+    return damaged(folder / 'cut', (folder / 'whole' / 'db' / 'nni.sqlite').read_bytes()[:9000])
+
+
+def without_json(folder):
+    records = Records(folder / 'e')
+    records.database.execute("update ExperimentProfile set params = '{'")
+    records.database.commit()
+    return records.folder
+
+
+CASES = {
+    'that does not exist': (lambda folder: 'nowhere', "no experiment 'nowhere'"),
+    'in an empty folder': (lambda folder: folder, 'no experiment'),
+    'of another tuner': (
+        lambda folder: Records(folder / 'e', tuner='x.Tuner').folder,
+        'was not run by strategies.tuner',
+    ),
+    'that was never started': (lambda folder: Records(folder / 'e', tuner=None).folder, 'it was never started'),
+    'without trials': (lambda folder: Records(folder / 'e').folder, 'experiment e is empty: no trial was started'),
+    'with no database': (lambda folder: damaged(folder / 'e', b'not a database' * 100), 'its database cannot be read'),
+    'with half a database': (cut_short, 'its database cannot be read'),
+    'with an empty database': (lambda folder: damaged(folder / 'e', b''), 'its database cannot be read'),
+    'without a configuration': (without_json, 'its configuration in db/nni.sqlite is not JSON'),
+}
+
+
+@pytest.mark.parametrize('command', ['table', 'report', 'export'])
+@pytest.mark.parametrize('case', CASES)
+def test_an_experiment_is_refused(case, command, tmp_path, capsys):
+    make, message = CASES[case]
+    out = [] if command == 'table' else ['--out', str(tmp_path / 'out')]
+    assert message in refusal([command, str(make(tmp_path)), *out], capsys)
+    assert not (tmp_path / 'out').exists()
+
+
+@contextmanager
+def server(answer):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if answer is not None else 404)
+            self.end_headers()
+            self.wfile.write(answer or b'')
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(('127.0.0.1', 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}'
+        http.shutdown()
+
+
+@pytest.mark.parametrize(
+    ('answer', 'message'),
+    [
+        (None, 'no experiment answers there (HTTP 404); does its URL have a prefix?'),
+        (b'<html>', 'what answers there is not an experiment of NNI'),
+        (b'{}', 'what answers there is not an experiment of NNI'),
+        (b'[1]', 'what answers there is not an experiment of NNI'),
+    ],
+)
+def test_a_url_where_no_experiment_answers_is_refused(answer, message, capsys):
+    with server(answer) as url:
+        assert f'{url}: {message}' in refusal(['table', url], capsys)
+
+
+def test_a_url_where_nothing_answers_is_refused(capsys):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        url = f'http://127.0.0.1:{free.getsockname()[1]}'
+    assert f'{url}: nothing answers there' in refusal(['table', url], capsys)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
+    records = Records(tmp_path / 'e')
+    records.trained('a', 0.9, 30, sample())
+    (tmp_path / 'file').write_text('')
+    line = refusal(['report', str(records.folder), '--out', str(tmp_path / 'file')], capsys)
+    assert str(tmp_path / 'file') in line
+
+
+@pytest.mark.parametrize('arguments', [[], ['tabel'], ['report', 'x'], ['table', '--no-such-option']])
+def test_a_command_line_that_is_wrong_is_refused_in_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_help_is_there_without_the_imports_that_take_seconds():
+    code = 'import sys, analysis.__main__ as m; m.parser().format_help(); print(*sys.modules)'
+    loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {'torch', 'pandas', 'nni', 'matplotlib'} & set(loaded)
