@@ -76,10 +76,15 @@ def devices_of_trainer(devices: int, all_weights_in_every_step: bool) -> dict[st
     Args:
         devices: how many.
         all_weights_in_every_step: has every backward pass a gradient for every weight? In a search it has not.
+
+    Raises:
+        ValueError: there are GPUs, but not as many.
     """
     if devices == 1:
         return {'accelerator': 'auto', 'devices': 1}
     on_gpu = torch.cuda.is_available()
+    if on_gpu and torch.cuda.device_count() < devices:
+        raise ValueError(f'trial parameter devices is {devices}, but the GPUs here are {torch.cuda.device_count()}')
     return {
         'accelerator': 'gpu' if on_gpu else 'cpu',
         'devices': devices,
