@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets everything up in .venv, then runs the main job or the tests:
-#   bash run.sh                  the main job: experiment.yaml, to its end and its table
+#   bash run.sh                  the main job: experiment.yaml, to its end, its table and its report
 #   bash run.sh FILE.yaml        another experiment
 #   bash run.sh tests [ARG...]   ruff and the tests; arguments go to pytest
 # PYTHON names the interpreter (python3), PORT the port of the web UI (8080).
@@ -43,8 +43,11 @@ run_experiment() {
   [ -n "$id" ] || { echo "$output"; exit 1; }
   trap "nnictl stop $id > /dev/null" EXIT  # expanded now: the variable is gone by then
   echo "Experiment $id; its web UI: http://127.0.0.1:$port/$prefix/"
-  python -m analysis table "$id" --wait
+  local status=0
+  python -m analysis table "$id" --wait || status=$?
+  python -m analysis report "$id" --out "report-$id"  # of a job that did not end well, too
   echo "Its web UI again: $PWD/.venv/bin/nnictl view $id --port $port   (without the prefix; see Safety in README.md)"
+  return $status
 }
 
 case ${1:-experiment.yaml} in

@@ -3,7 +3,11 @@
 import copy
 import io
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from functools import reduce
 
 import pandas as pd
@@ -11,7 +15,8 @@ import psutil
 import pytest
 import requests
 import torch
-from conftest import nni_experiment, processes_of
+import yaml
+from conftest import ROOT, free_port, nni_experiment, processes_of
 
 from analysis import Experiment, trials
 from search_space import build, load_skeleton
@@ -141,3 +146,34 @@ def test_a_trial_leaves_the_weights_of_its_network(finished_experiment):
         source = record['result'] if record['parameters']['stage'] == 'search' else record['parameters']
         network = build(SKELETON, {label: source[label] for label in SKELETON.choices()})
         network.load_state_dict(torch.load(file.parent / 'network.pt', weights_only=True))
+
+
+def test_run_sh_runs_an_experiment_to_its_report(configuration, tmp_path):
+    """With one strategy and one trial of a few steps, and its test."""
+    arguments = configuration['tuner']['classArgs']
+    recipe = arguments['retrain'] | {'dataset/canvases': 128, 'batch_size': 16}
+    small = {'strategies': {'random': {'class': 'nni.nas.strategy.Random'}}, 'retrain': recipe, 'budget': 1}
+    tuner = configuration['tuner'] | {'classArgs': {**arguments, **small, 'test_runs': 1}}
+    config = ROOT / f'.{tmp_path.name}.yaml'  # beside experiment.yaml, whose paths are relative to it
+    config.write_text(yaml.safe_dump(configuration | {'tuner': tuner}))
+    environment = {**os.environ, 'HOME': str(tmp_path), 'PORT': str(free_port()), 'PYTHON': sys.executable}
+    try:
+        done = subprocess.run(
+            ['bash', 'run.sh', config.name],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = ROOT / re.search(r'report-\w+', done.stdout)[0]
+        assert '<html' in (folder / 'report.html').read_text()
+        shutil.rmtree(folder)
+        assert 'DONE' in done.stdout
+        assert re.search(r'its web UI: http://127\.0\.0\.1:\d+/[0-9a-f]{16}/', done.stdout)
+    finally:
+        config.unlink()
+    _, left = psutil.wait_procs(processes_of(str(tmp_path)), timeout=30)
+    assert not left

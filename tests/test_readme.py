@@ -1,0 +1,98 @@
+"""Every command and every piece of Python in the README runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / 'README.md').read_text()
+
+TESTED = {
+    'bash run.sh': 'test_run_sh_runs_an_experiment_to_its_report',
+    'bash run.sh tests': 'the tests themselves',
+    'bash run.sh experiments/imagenet.yaml': 'test_run_sh_runs_an_experiment_to_its_report',
+    'pip install -e .': 'run.sh, which the tests are run by',
+    'nnictl create --config experiment.yaml': 'test_it_ends_done_with_a_table_of_all_strategies',
+    'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',
+    'nnictl stop': 'test_it_ends_done_with_a_table_of_all_strategies',
+    'python benchmarks/search_seeds.py': 'test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice',
+    'python benchmarks/search_step.py': 'test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal',
+    'python -m search_space latency': 'test_the_command_measures_stores_and_tells_how_well_it_predicts',
+}
+"""Commands that take long, by how they begin, and the test that runs them at a smaller size."""
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks, without their comments, continued lines joined."""
+    blocks = re.findall(r'^```sh\n(.*?)^```', README, flags=re.M | re.S)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    return sorted({re.sub(r'\s+#.*', '', line).strip() for line in lines if line.strip()})
+
+
+def long_command(command: str) -> str | None:
+    return max((start for start in TESTED if (command + ' ').startswith(start + ' ')), key=len, default=None)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Where the commands are run: a folder with what they name, as a user's would have it."""
+    folder = tmp_path_factory.mktemp('readme')
+    for name in ('experiment.yaml', 'experiments', 'search_space', 'trials', 'strategies', 'analysis', 'benchmarks'):
+        (folder / name).symlink_to(ROOT / name)
+    trial = {
+        'strategy': 'random',
+        'stage': 'retrain',
+        'seed': 0,
+        'skeleton': 'cued',
+        'dataset': 'cued-digits',
+        'dataset/canvases': 128,
+        'epochs': 1,
+        'batch_size': 16,
+        'learning_rate': 0.005,
+    }
+    choices = json.loads((ROOT / 'search_space' / 'choices' / 'cued.json').read_text())
+    trial |= {label: choice['_value'][0] for label, choice in choices.items()}
+    (folder / 'trial.json').write_text(json.dumps(trial))
+    return folder
+
+
+@pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is None])
+def test_a_command_of_the_readme_runs(command, folder):
+    # What is an experiment's id there is here the results that ship with the package.
+    command = re.sub(r'\bID\d?\b( ID\d?\b)*', str(ROOT / 'analysis' / 'results' / 'main-job'), command)
+    command = command.replace('analysis report --out', f'analysis report {ROOT}/analysis/results/main-job --out')
+    words, _, out = command.partition(' > ')
+    program, *arguments = shlex.split(words)
+    assert program == 'python', f'{command}: neither a command of Python nor one of TESTED'
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if out:
+        (folder / out).write_text(done.stdout)
+
+
+@pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is not None])
+def test_a_long_command_of_the_readme_is_run_by_another_test(command):
+    name = TESTED[long_command(command)]
+    if name.startswith('test_'):
+        assert any(f'def {name}(' in file.read_text() for file in Path(ROOT / 'tests').rglob('test_*.py'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', range(len(re.findall(r'^```python\n', README, flags=re.M))))
+def test_the_python_of_the_readme_runs(number, tmp_path):
+    code = re.findall(r'^```python\n(.*?)^```', README, flags=re.M | re.S)[number]
+    code = code.replace("load('cued-digits')", "load('cued-digits', canvases=320)").replace('epochs=18', 'epochs=7')
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={'PATH': '', 'HOME': str(tmp_path), 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
