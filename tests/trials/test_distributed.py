@@ -53,9 +53,13 @@ def by_two(tmp_path_factory):
         together = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1]), 'PYTHONPATH': str(ROOT)}
     script = str(ROOT / 'tests' / 'trials' / 'training_together.py')
     processes = [python(script, str(folder), LOCAL_RANK=str(rank), **together) for rank in range(2)]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:  # which wait for each other, where they decide differently
+            process.kill()
     return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in range(2)]
 
 
