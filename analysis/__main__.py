@@ -18,6 +18,16 @@ FORMATS = {
     'seconds': '{:.0f}',
 }
 
+PLOTS = (
+    'accuracy-against-macs',
+    'best-so-far',
+    'found-networks',
+    'gate-trajectories',
+    'lightnl-positions',
+    'timeline',
+)
+"""Functions of :mod:`.plots`, as the command calls them."""
+
 SEVERAL = "NNI's id of it, its folder, the URL of its web UI while it runs, or a folder of exported results"
 
 
@@ -56,6 +66,15 @@ def parser() -> argparse.ArgumentParser:
         description='Write the data frames of experiments as CSV and JSON; nothing in them says which machine it was.',
     )
     export.set_defaults(run=_export)
+    plot = commands.add_parser(
+        'plot',
+        help='draw one of the plots of the report as a file',
+        description='Draw one of the plots of the report as a file.',
+    )
+    plot.set_defaults(run=_plot)
+    plot.add_argument('plot', choices=PLOTS, help='which')
+    plot.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
+    plot.add_argument('--out', required=True, type=Path, metavar='FILE', help='the picture, a .png, .svg or .pdf file')
     for command, what in ((report, 'the page and the data'), (export, 'the data')):
         command.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
         command.add_argument('--out', required=True, type=Path, metavar='DIR', help=f'where {what} go')
@@ -88,6 +107,17 @@ def _export(args) -> int:
 
     files = read(*args.experiment).save(args.out)
     print(f'wrote {sum(file.stat().st_size for file in files):,} bytes to {args.out}')
+    return 0
+
+
+def _plot(args) -> int:
+    from . import plots
+    from .result_set import read
+
+    results = read(*args.experiment)
+    frame = results.trajectories if args.plot == 'gate-trajectories' else results.trials
+    figure = getattr(plots, args.plot.replace('-', '_'))(frame).figure
+    figure.savefig(args.out, bbox_inches='tight', dpi=150)
     return 0
 
 

@@ -8,7 +8,7 @@ from html_page import Page, svg
 from records import Records, sample
 
 from analysis import read, shipped
-from analysis.__main__ import main
+from analysis.__main__ import PLOTS, main
 
 
 @pytest.fixture(scope='module')
@@ -122,3 +122,15 @@ def test_an_experiment_without_any_result_has_a_report_too(tmp_path):
 def test_the_same_results_give_the_same_page(report, tmp_path):
     assert main(['report', str(shipped()), '--out', str(tmp_path)]) == 0
     assert (tmp_path / 'report.html').read_bytes() == (report / 'report.html').read_bytes()
+
+
+@pytest.mark.parametrize('plot', PLOTS)
+def test_a_plot_is_drawn_as_a_file(plot, tmp_path):
+    picture = tmp_path / 'picture.svg'
+    assert main(['plot', plot, str(shipped()), '--out', str(picture)]) == 0
+    assert '</svg>' in picture.read_text()
+
+
+def test_a_plot_in_a_format_that_there_is_not_is_refused(tmp_path, capsys):
+    assert main(['plot', 'timeline', str(shipped()), '--out', str(tmp_path / 'picture.docx')]) == 2
+    assert 'docx' in capsys.readouterr().err
