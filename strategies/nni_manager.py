@@ -63,8 +63,9 @@ class NniManager:
         return {record['parameter_id']: record['parameters'] for record in records}
 
     def failed(self) -> list[dict]:
-        """Parameters of all trials that have ended, and not well."""
-        ended = [job for job in self._jobs(since=0) if not _is_unfinished(job) and job['status'] != 'SUCCEEDED']
+        """Parameters of all trials that have ended, and not well; not of those that a lost host has ended."""
+        excused = ('SUCCEEDED', 'SYS_CANCELED')
+        ended = [job for job in self._jobs(since=0) if not _is_unfinished(job) and job['status'] not in excused]
         return [json.loads(job['hyperParameters'][0])['parameters'] for job in ended]
 
     def status(self, parameter_id: int) -> str | None:

@@ -250,6 +250,7 @@ def test_a_search_that_diverges_is_given_up_with_its_reason(troubled):
     log = (troubled.records.experiment.folder / 'log' / 'dispatcher.log').read_text()
     assert log.count('is infinite at step 1') == 2
     assert log.count('it is given up') == 1
+    assert searches.failure.str.contains('the threshold loss is infinite at step 1').all()  # in the report
     assert 'diverges' in troubled.table.stdout
 
 

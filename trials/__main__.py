@@ -108,6 +108,8 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     parameters = nni.get_next_parameter() if file is None else _read_parameters(file)
     if not parameters:
         raise ValueError('NNI gave no parameters; outside an experiment, name a file with --parameters')
+    if out is not None:
+        (out / FAILURE).unlink(missing_ok=True)
     if file is None:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
         earlier = _earlier_result(out, parameters)
@@ -124,7 +126,6 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)
     if out is not None:
-        (out / FAILURE).unlink(missing_ok=True)
         checkpoints = checkpoints or (experiment_folder(out) if file is None else out)
     checkpoint = EpochCheckpoint(checkpoint_path(checkpoints, parameters)) if checkpoints else None
     report = nni.report_intermediate_result if file is None else _print
