@@ -143,6 +143,7 @@ def _table(args) -> int:
         print(f'Trials, their logs and networks: {folder}')
         if status == 'ERROR':
             print(f'NNI gave up; why is at the end of: {folder / "log" / "nnictl_stderr.log"}')
+            print(f'To go on from where it was: nnictl stop {experiment.id} && nnictl resume {experiment.id}')
     return _exit_status(args, status)
 
 

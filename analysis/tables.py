@@ -269,7 +269,7 @@ def comparison(trials: pd.DataFrame) -> pd.DataFrame:
             epochs=spent.epochs.sum(),
             seconds=spent.seconds.sum(),
             trials=len(own),
-            failed=(own.status == 'FAILED').sum(),
+            failed=(own.ended.notna() & (own.status != 'SUCCEEDED')).sum(),
         )
         rows.append(row)
     return typed(pd.DataFrame(rows), COMPARISON)

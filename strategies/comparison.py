@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +100,9 @@ class Comparison:
     from fresh seeds, and only there the test data is looked at. Then the experiment is DONE.
 
     Stages of a trial are ``search``, ``retrain`` and ``test``. A trial is a function of its parameters, so after
-    ``nnictl resume`` a result that is already there answers the same request again.
+    ``nnictl resume`` a result that is already there answers the same request again, and so does that of a trial which
+    ran then and which NNI itself has started again. A trial that was given up is tried
+    once more: why it failed may be over by then.
 
     Args:
         skeleton: name or file of the space's skeleton.
@@ -156,6 +158,8 @@ class Comparison:
         self._workers: deque[int] = deque()  # parameter ids that NNI's manager is waiting for
         self._running: dict[int, TrialRequest] = {}
         self._known: set[str] = set()
+        self._failed: Counter[str] = Counter()  # trials of earlier runs
+        self._resumed: dict[str, int] = {}  # parameter ids of trials that NNI has started again, until asked for
         self._send: Any = None
         self._threads: dict[str, threading.Thread] = {}
         self._tests: deque[TrialRequest] | None = None
@@ -200,6 +204,8 @@ class Comparison:
     def add_workers(self, parameter_ids: list[int], send: Callable[[int, dict], None]) -> None:
         """Workers are free: each gets a trial through ``send``, as soon as a strategy has a request."""
         with self._lock:
+            if self._send is None:
+                self._ask_of_earlier_trials()
             self._send = send
             self._workers.extend(parameter_ids)
             for name, strategy in list(self.strategies.items()):
@@ -226,17 +232,36 @@ class Comparison:
         timer.start()
 
     def import_data(self, data: list[dict]) -> None:
-        """Remember the results of an earlier run of this experiment; those of another one are left alone."""
+        """Remember the results of an earlier run of this experiment; those of another one are left alone.
+
+        NNI tells so, too, of the result of a trial that it has started again.
+        """
+        own = 0
         for record in data:
             parameters, result = record['parameter'], record['value']
             parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
             result = json.loads(result) if isinstance(result, str) else result
             if _is_result(result) and self._is_own(parameters):
-                self._known.add(key(parameters))
-                if parameters['stage'] != 'test':
-                    earlier = TrialRequest(parameters['strategy'], parameters, result=result, ended=True)
-                    self.engines[parameters['strategy']].remember(earlier)
-        _logger.info('%d of %d results of earlier trials are of this experiment', len(self._known), len(data))
+                own += 1
+                self._remember(parameters, result)
+        _logger.info('%d of %d results of earlier trials are of this experiment', own, len(data))
+
+    def _remember(self, parameters: dict[str, Any], result: dict[str, Any]) -> None:
+        """A result has come that this tuner has sent nobody for; it answers the request that waits for it, if any."""
+        engine, is_test = self.engines[parameters['strategy']], parameters['stage'] == 'test'
+        with self._lock:
+            self._known.add(key(parameters))
+            self._resumed.pop(key(parameters), None)
+            running = next((i for i, request in self._running.items() if request.parameters == parameters), None)
+            waiting = engine.take(parameters) if running is None and not is_test else None
+            if running is None and waiting is None and not is_test:
+                engine.remember(TrialRequest(parameters['strategy'], parameters, result=result, ended=True))
+        if running is not None:
+            self._finish(running, result)
+        elif waiting is not None:
+            engine.finish(waiting, result)
+        if self._send is not None:
+            self._dispatch()
 
     def _is_own(self, parameters: dict[str, Any]) -> bool:
         """Is this what a strategy of this experiment may ask for?"""
@@ -271,16 +296,43 @@ class Comparison:
             if not self.strategies and self._tests is None:
                 self._queue_tests()
             request = self._next_request() if self._workers and self._starting is None else None
+            resumed = self._resumed.pop(key(request.parameters), None) if request is not None else None
             if request is not None:
-                worker = self._workers.popleft()
-                self._running[worker] = request
-                request.attempts += 1
+                worker = self._workers.popleft()  # not needed where resumed: when that ends, NNI asks for another
+                self._running[worker if resumed is None else resumed] = request
+                failed = min(self._failed[key(request.parameters)], self.max_attempts - 1)
+                request.attempts = max(request.attempts, failed) + 1
+            if resumed is not None:
+                threading.Thread(target=self._await_resumed, args=(resumed,), daemon=True).start()
+            elif request is not None:
                 self._starting = worker
                 self._send(worker, request.parameters)
                 threading.Thread(target=self._await_start, args=(worker,), daemon=True).start()
             if self._tests is not None and not self._tests and not self._running and not self._ended:
                 self._ended = True
                 threading.Thread(target=self._end, daemon=True).start()
+        if resumed is not None:
+            self._dispatch()
+
+    def _ask_of_earlier_trials(self) -> None:
+        try:
+            self._resumed = {key(p): parameter_id for parameter_id, p in self._manager().unfinished().items()}
+            self._failed = Counter(key(parameters) for parameters in self._manager().failed())
+        except Exception:
+            _logger.exception('NNI could not be asked for the trials of earlier runs: what has no result is run anew')
+
+    def _await_resumed(self, parameter_id: int) -> None:
+        """NNI 3.0 tells a tuner of the results of trials that it has started again, but not of their ends."""
+        waited_until = time.monotonic() + START_SECONDS  # NNI, killed twice, forgets what it had not started yet
+        status = 'RUNNING'
+        while status in ('WAITING', 'RUNNING') or (status == 'ADD_RESUMED' and time.monotonic() < waited_until):
+            time.sleep(1)
+            try:
+                status = self._manager().status(parameter_id)
+            except Exception:
+                _logger.exception('NNI could not be asked whether a trial has ended')
+                status = None
+        self.trial_ended(parameter_id, status == 'SUCCEEDED')
 
     def _await_start(self, worker: int) -> None:
         """Let the next trial be sent once this one has its parameters.
@@ -309,8 +361,10 @@ class Comparison:
             _logger.exception('all strategies have ended, but NNI could not be told: stop it with nnictl stop')
 
     def _next_request(self) -> TrialRequest | None:
-        if self._tests:
-            return self._tests.popleft()
+        while self._tests:
+            request = self._tests.popleft()
+            if key(request.parameters) not in self._known:
+                return request
         by_spent = sorted(self.engines.values(), key=lambda engine: engine.spent(queued=False))
         return next((request for engine in by_spent if (request := engine.next_request())), None)
 

@@ -100,6 +100,14 @@ class TrialEngine(ExecutionEngine):
         self.requests: list[TrialRequest] = []
         self._earlier: dict[str, TrialRequest] = {}
 
+    def take(self, parameters: dict[str, Any]) -> TrialRequest | None:
+        """Take the request of these parameters from the queue; None where it is not there."""
+        with self._lock:
+            request = next((request for request in self.queue if request.parameters == parameters), None)
+            if request is not None:
+                self.queue.remove(request)
+            return request
+
     def remember(self, request: TrialRequest) -> None:
         """A result of an earlier run of the experiment. It counts, whether or not the strategy asks for it again."""
         with self._lock:

@@ -6,8 +6,10 @@ import json
 import os
 from urllib.parse import urlparse
 
+import psutil
 import requests
 from nni.experiment import rest
+from nni.experiment.config.utils import parse_time
 
 __all__ = ['NniManager']
 
@@ -25,25 +27,51 @@ class NniManager:
         job = self._job(parameter_id)
         if job is None:
             return False
-        ended = job['status'] not in ('WAITING', 'RUNNING')
-        return ended or bool(rest.get(self._port, f'/metric-data/{job["trialJobId"]}', self._prefix))
+        return not _is_unfinished(job) or bool(rest.get(self._port, f'/metric-data/{job["trialJobId"]}', self._prefix))
 
     def why_failed(self, parameter_id: int) -> str:
-        """NNI's status of the trial of these parameters, and the last line that it wrote to its standard error."""
+        """NNI's status of the trial of these parameters, and the last line that it wrote to its standard error, or that
+        it was stopped at its time limit."""
         job = self._job(parameter_id)
         if job is None:
             return 'NNI knows no such trial'
+        trial = f'trial {job["trialJobId"]}, {job["status"]}'
+        limit = rest.get(self._port, '/experiment', self._prefix)['params'].get('maxTrialDuration')
+        if limit and job.get('endTime', 0) - job['startTime'] > 1000 * parse_time(limit):
+            return f'{trial}: it ran over maxTrialDuration, {limit}'
         prefix = f'/{self._prefix}' if self._prefix else ''
         url = f'http://localhost:{self._port}{prefix}/api/v1/nni/trial-file/{job["trialJobId"]}/stderr'
         answer = requests.get(url, timeout=20)
         lines = [line.strip() for line in answer.text.splitlines() if line.strip()] if answer.ok else []
-        return f'trial {job["trialJobId"]}, {job["status"]}: {lines[-1] if lines else "it left no log"}'
+        return f'{trial}: {lines[-1] if lines else "it left no log"}'
 
     def _job(self, parameter_id: int) -> dict | None:
-        for job in rest.get(self._port, '/trial-jobs', self._prefix):
-            if any(json.loads(p)['parameter_id'] == parameter_id for p in job.get('hyperParameters', [])):
-                return job
-        return None
+        jobs = (job for job in self._jobs() if json.loads(job['hyperParameters'][0])['parameter_id'] == parameter_id)
+        return next(jobs, None)
+
+    def _jobs(self, since: float | None = None) -> list[dict]:
+        """Those that have not ended before ``since`` (ms), by default the start of this process: what had ended before
+        ``nnictl resume`` may have the same ids."""
+        since = 1000 * psutil.Process().create_time() if since is None else since
+        jobs = rest.get(self._port, '/trial-jobs', self._prefix)
+        return [job for job in jobs if job.get('hyperParameters') and job.get('endTime', since) >= since]
+
+    def unfinished(self) -> dict[int, dict]:
+        """Parameter ids, and parameters, of the trials that have not ended; after ``nnictl resume`` NNI starts those
+        that ran before again itself, under their ids."""
+        records = [json.loads(job['hyperParameters'][0]) for job in self._jobs() if _is_unfinished(job)]
+        return {record['parameter_id']: record['parameters'] for record in records}
+
+    def failed(self) -> list[dict]:
+        """Parameters of all trials that have ended, and not well; not of those that a lost host has ended."""
+        excused = ('SUCCEEDED', 'SYS_CANCELED')
+        ended = [job for job in self._jobs(since=0) if not _is_unfinished(job) and job['status'] not in excused]
+        return [json.loads(job['hyperParameters'][0])['parameters'] for job in ended]
+
+    def status(self, parameter_id: int) -> str | None:
+        """NNI's status of the trial of these parameters; None where there is none."""
+        job = self._job(parameter_id)
+        return job and job['status']
 
     def stop_experiment(self) -> None:
         """Stop the experiment and the manager itself, as ``nnictl stop`` does."""
@@ -54,3 +82,7 @@ class NniManager:
         profile = rest.get(self._port, '/experiment', self._prefix)
         profile['params']['maxTrialNumber'] = len(rest.get(self._port, '/trial-jobs', self._prefix))
         rest.put(self._port, '/experiment?update_type=MAX_TRIAL_NUM', profile, self._prefix)
+
+
+def _is_unfinished(job: dict) -> bool:
+    return job['status'] in ('WAITING', 'RUNNING', 'ADD_RESUMED')

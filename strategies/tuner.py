@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nni.tuner import Tuner
 
+from .end_with_manager import end_with_manager
 from .nni_manager import NniManager
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class StrategyTuner(Tuner):
     def __init__(self, manager=NniManager, **arguments):
         self._manager, self._arguments = manager, arguments
         self._comparison: Comparison | None = None
+        end_with_manager()
 
     def update_search_space(self, search_space):
         """Raises ValueError where the arguments or the search space are not valid."""

@@ -44,6 +44,24 @@ class RunningExperiment:
             **kwargs,
         )
 
+    def nnictl(self, *arguments: str) -> subprocess.CompletedProcess:
+        return nnictl(self.environment, *arguments)
+
+    def processes(self) -> list[psutil.Process]:
+        return processes_of(self.environment['HOME'])
+
+
+def nnictl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(Path(sys.executable).parent / 'nnictl'), *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
 
 def processes_of(home: str) -> list[psutil.Process]:
     """Processes that were started in ``home``."""
@@ -64,33 +82,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def nni_experiment(home: Path, configuration: dict):
+def nni_experiment(home: Path, configuration: dict, prefix: str = 'a-word-that-is-the-lock'):
     """The experiment of ``configuration``, from ``nnictl create`` to ``nnictl stop``; no process is left behind."""
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, 'HOME': str(home), 'PATH': f'{scripts}{os.pathsep}{os.environ["PATH"]}'}
     config = ROOT / f'.{home.name}.yaml'  # beside experiment.yaml, whose paths are relative to it
     config.write_text(yaml.safe_dump(configuration))
-    port, prefix = free_port(), 'a-word-that-is-the-lock'
-
-    def nnictl(*arguments):
-        return subprocess.run(
-            [str(Path(scripts) / 'nnictl'), *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
+    port, lock = free_port(), ['--url_prefix', prefix] if prefix else []
     try:
-        created = nnictl('create', '--config', str(config), '--port', str(port), '--url_prefix', prefix)
+        created = nnictl(environment, 'create', '--config', str(config), '--port', str(port), *lock)
         match = re.search(r'nnictl stop (\w+)"', created.stdout)
         assert match, created.stdout + created.stderr
         yield RunningExperiment(match[1], port, prefix, environment)
     finally:
         config.unlink()
-        nnictl('stop', '--all')
+        nnictl(environment, 'stop', '--all')
         _, left = psutil.wait_procs(processes_of(str(home)), timeout=30)
         for process in left:
             process.kill()

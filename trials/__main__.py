@@ -10,6 +10,9 @@ import os
 import sys
 from pathlib import Path
 
+RECORD = 'trial.json'
+"""What a trial that has ended leaves in its folder: its ``parameters`` and its ``result``."""
+
 FAILURE = 'failure.json'
 """Why a trial failed, in its folder: ``type`` of the error, and ``error``, one line."""
 
@@ -97,12 +100,22 @@ def _drop_host(experiment: str, host: str) -> int:
 def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     import nni
 
+    from strategies.end_with_manager import end_with_manager
+
+    if file is None:
+        end_with_manager()
     # Ask NNI first, before the slow imports below, and say so: the tuner starts the next trial only then.
     parameters = nni.get_next_parameter() if file is None else _read_parameters(file)
     if not parameters:
         raise ValueError('NNI gave no parameters; outside an experiment, name a file with --parameters')
+    if out is not None:
+        (out / FAILURE).unlink(missing_ok=True)
     if file is None:
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
+        earlier = _earlier_result(out, parameters)
+        if earlier is not None:
+            nni.report_final_result(earlier)
+            return 0
 
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
@@ -113,25 +126,35 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)
     if out is not None:
-        (out / FAILURE).unlink(missing_ok=True)
         checkpoints = checkpoints or (experiment_folder(out) if file is None else out)
     checkpoint = EpochCheckpoint(checkpoint_path(checkpoints, parameters)) if checkpoints else None
     report = nni.report_intermediate_result if file is None else _print
     on_terminal = file is not None and sys.stdout.isatty()
     with other_processes(parameters, trial.devices, checkpoint):
         result, network = run_trial(trial, report, out, checkpoint, progress_bar=on_terminal)
-    # Reported before anything is written: a full disk must not lose it.
-    (_print if file else nni.report_final_result)(result)
     try:
-        if out is not None:
-            save_trial(out, parameters, result, network)
-        if checkpoint is not None:
-            checkpoint.remove()
-    except OSError as error:
-        if file is not None:
-            raise
-        logging.getLogger('trials').warning('the result is reported, but its files are not there: %s', error)
+        # Before anything is written, as a full disk must not lose it; and what NNI does not hear of is written.
+        (_print if file else nni.report_final_result)(result)
+    finally:
+        try:
+            if out is not None:
+                save_trial(out, parameters, result, network)
+            if checkpoint is not None:
+                checkpoint.remove()
+        except OSError as error:
+            if file is not None:
+                raise
+            logging.getLogger('trials').warning('the result is reported, but its files are not there: %s', error)
     return 0
+
+
+def _earlier_result(out: Path | None, parameters: dict) -> dict | None:
+    """What this very trial had found when NNI, which starts it again after ``nnictl resume``, was not there to hear."""
+    try:
+        earlier = json.loads((out / RECORD).read_text('utf-8')) if out is not None else {}
+    except (OSError, ValueError):
+        return None
+    return earlier['result'] if earlier.get('parameters') == parameters else None
 
 
 def _configure_logging() -> None:

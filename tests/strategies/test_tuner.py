@@ -41,9 +41,21 @@ class Manager:
 
     def __init__(self):
         self.done = threading.Event()
+        self.again: dict[int, dict] = {}
+        self.failures: list[dict] = []
+        self.statuses: dict[int, str] = {}
 
     def has_started(self, parameter_id):
         return True
+
+    def unfinished(self):
+        return self.again
+
+    def failed(self):
+        return self.failures
+
+    def status(self, parameter_id):
+        return self.statuses.get(parameter_id, 'RUNNING')
 
     def why_failed(self, parameter_id):
         return 'the log of its trial'
@@ -457,6 +469,36 @@ def test_results_of_an_earlier_run_are_not_asked_for_again():
         return sorted(str(sorted(p.items())) for run in runs for p, _ in run.finished)
 
     assert everything(part, rest) == everything(whole)
+
+
+@pytest.mark.parametrize('stage', ['retrain', 'test'])
+@pytest.mark.parametrize('ends', ['well', 'badly'])
+def test_a_trial_that_nni_starts_again_itself_answers_the_request_for_it(ends, stage):
+    whole = Experiment({'random': RANDOM}, concurrency=1).run()
+    number = next(i for i, (p, _) in enumerate(whole.finished) if p['stage'] == stage)
+    parameters, result = whole.finished[number]
+    resumed = Experiment({'random': RANDOM}, concurrency=1, known=whole.finished[:number])
+    resumed.manager.again, resumed._ids = {7: parameters}, 8
+
+    def end():
+        if ends == 'well':
+            resumed.tuner.import_data([{'parameter': parameters, 'value': result}])
+        resumed.manager.statuses[7] = 'SUCCEEDED' if ends == 'well' else 'FAILED'
+        resumed._ask(1)
+
+    ended = threading.Timer(0.2, end)
+    ended.start()
+    resumed.run()
+    ended.join()
+    left = [p for p, _ in whole.finished[number + (ends == 'well') :]]
+    assert sorted(map(str, resumed.started)) == sorted(map(str, left))
+
+
+def test_what_failed_before_a_resume_counts():
+    (parameters, *_), *_ = Experiment({'random': RANDOM}).run().finished
+    resumed = Experiment({'random': RANDOM}, fails=lambda p, attempt: p == parameters)
+    resumed.manager.failures = [parameters]
+    assert resumed.run().started.count(parameters) == 1
 
 
 def test_a_finished_experiment_that_is_resumed_ends_at_once():

@@ -1,5 +1,6 @@
 """A trial that is ended at any moment, and run again: it goes on, and ends as if nothing had been."""
 
+import http.server
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -54,6 +56,50 @@ def test_a_trial_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, p
     assert outcome(killed) == outcome(tmp_path / 'undisturbed') == outcome(tmp_path / 'again')
     assert not list(killed.glob('*.ckpt'))
     assert not list(killed.glob('.*'))
+
+
+class Nni(http.server.BaseHTTPRequestHandler):
+    """What a trial hears of NNI: its parameters, and whether it takes a result."""
+
+    def do_GET(self):
+        self._answer(200, {'type': 'parameter', 'parameter': json.dumps({'parameter_id': 0, **self.server.asked})})
+
+    def do_PUT(self):
+        command = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        metric = json.loads(command['metric']) if command['type'] == 'metric' else {}
+        if metric.get('type') == 'FINAL' and self.server.deaf:
+            return  # the connection ends without an answer, as when the manager is killed
+        if metric:
+            self.server.heard.append((metric['type'], json.loads(metric['value'])))
+        self._answer(200, {})
+
+    def _answer(self, status, content):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_a_result_that_nni_did_not_hear_is_reported_when_the_trial_is_started_again(tmp_path):
+    with http.server.ThreadingHTTPServer(('localhost', 0), Nni) as server:
+        server.asked = {'parameters': {**RETRAIN, 'epochs': 1, 'dataset/canvases': 100}}
+        server.deaf, server.heard = True, []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        nni = {'NNI_PLATFORM': 'local', 'NNI_TRIAL_JOB_ID': tmp_path.name, 'NNI_OUTPUT_DIR': str(tmp_path)}
+        nni |= {'NNI_SYS_DIR': str(tmp_path), 'NNI_TRIAL_COMMAND_CHANNEL': f'http://localhost:{server.server_port}'}
+        command = [sys.executable, '-m', 'trials', 'run']
+        assert subprocess.run(command, env={**os.environ, **nni}, check=False, capture_output=True).returncode == 1
+        left = json.loads((tmp_path / 'trial.json').read_text())
+        assert left['parameters'] == server.asked['parameters']
+        server.deaf, server.heard = False, []
+        again = subprocess.run(command, env={**os.environ, **nni}, check=False, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert [kind for kind, _ in server.heard] == ['PERIODICAL', 'FINAL']  # no epoch was trained
+        assert server.heard[-1][1] == left['result']
+        server.shutdown()
 
 
 class Ended(Exception):
