@@ -7,6 +7,7 @@ scratch, and only then test data is looked at, and once more the largest network
     python benchmarks/search_seeds.py --seeds 3 --vary cost_weight 0.1 1 10 100
     python benchmarks/search_seeds.py --seeds 10 --vary target_macs 1.66e6 1.7e6
     python benchmarks/search_seeds.py --seeds 10 --vary target_macs '[1.63e6, 1.66e6, 1.7e6]'    # one search, a front
+    python benchmarks/search_seeds.py --seeds 10 --set dataset/canvases=600 epochs=8 warmup_epochs=3    # a small task
 """
 
 from __future__ import annotations
@@ -94,6 +95,13 @@ def main() -> None:
         '--experiment', type=Path, default=ROOT / 'experiment.yaml', help='whose search (default: ours)'
     )
     parser.add_argument('--vary', nargs='+', metavar=('NAME', 'VALUE'), help='an argument of AutoNL or of the recipe')
+    parser.add_argument(
+        '--set',
+        nargs='*',
+        default=[],
+        metavar='NAME=VALUE',
+        help='arguments of AutoNL or of the search recipe to change',
+    )
     parser.add_argument('--retrain', action='store_true', help='train what was found, and the largest network')
     parser.add_argument(
         '--csv', type=Path, metavar='FILE', help='keep each row there as soon as it is known; rows there are not redone'
@@ -106,9 +114,12 @@ def main() -> None:
     common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
     searching = {**common, 'stage': 'search', **arguments['search'], 'class': strategy.pop('class')}
     searching.update({f'class/{key}': value for key, value in strategy.items()})
+    for change in args.set:
+        key, _, value = change.partition('=')
+        searching[_place(key, searching)] = yaml.safe_load(value)
     jobs = []
     for value in values:
-        changed = {} if not name else {name if name in searching else f'class/{name}': value}
+        changed = {_place(name, searching): value} if name else {}
         for seed in range(args.seeds):
             retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
             jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
@@ -121,6 +132,11 @@ def main() -> None:
             if args.csv:
                 pd.DataFrame(rows).to_csv(args.csv, index=False)
     report(pd.DataFrame(rows), name)
+
+
+def _place(name: str, searching: dict) -> str:
+    """The key of a trial's flat parameters that holds a setting."""
+    return name if name in searching or '/' in name else f'class/{name}'
 
 
 def read_rows(file: Path) -> list[dict]:
