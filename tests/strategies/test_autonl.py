@@ -10,7 +10,7 @@ from nni.nas.experiment import NasExperiment
 from nni.nas.space import RawFormatModelSpace
 from torch.utils.data import TensorDataset
 
-from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs
+from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs, shipped_skeletons
 from search_space.latency import measure
 from search_space.lightnl import affinity_first, compact_channels
 from search_space.mixed import mixed_contexts, mixed_product
@@ -62,7 +62,7 @@ def set_gates(strategy: AutoNL, generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['cued', pytest.param('cifar', marks=pytest.mark.slow), pytest.param('mobile', marks=pytest.mark.slow)]
+    'name', ['cued', *(pytest.param(n, marks=pytest.mark.slow) for n in shipped_skeletons() if n != 'cued')]
 )
 def test_any_gate_setting_exports_the_network_that_the_supernet_is(name):
     strategy = run_search(skeleton=name)
