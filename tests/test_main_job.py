@@ -16,7 +16,7 @@ import pytest
 import requests
 import torch
 import yaml
-from conftest import ROOT, free_port, nni_experiment, processes_of
+from nnictl_experiment import ROOT, free_port, nni_experiment, processes_of
 
 from analysis import Experiment, trials
 from search_space import build, load_skeleton

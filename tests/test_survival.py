@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from conftest import nni_experiment
+from nnictl_experiment import nni_experiment
 
 from analysis import Experiment, trials
 from strategies.engine import key

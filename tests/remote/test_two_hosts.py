@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, nni_experiment
+from nnictl_experiment import ROOT, nni_experiment
 from two_hosts import two_hosts, why_not
 
 from analysis import Experiment, trials

@@ -158,18 +158,18 @@ BAD = {
         r'tuner.classArgs: strategies.autonl: its search costs 24 epochs .+ together 36: more than the budget of 35 .+',
     ),
     'a budget of less than a trial': (
-        EXPERIMENT[EXPERIMENT.index('budget: 48') : EXPERIMENT.index('    # max_macs')],
+        EXPERIMENT[EXPERIMENT.index('budget: 48') : EXPERIMENT.index('    max_macs')],
         'budget: 0.5\n    budget_unit: trials\n',
         r'tuner.classArgs: budget: 0.5 trials are less than one',
     ),
     'MACs that no network meets': (
-        '    seed: 0',
-        '    seed: 0\n    max_macs: 1000',
+        'max_macs: 1_700_000',
+        'max_macs: 1000',
         rf'tuner.classArgs: max_macs: no network meets 1,000 MACs; .+ from {LOW:,} to {HIGH:,}',
     ),
     'MACs as a word': (
-        '    seed: 0',
-        '    seed: 0\n    max_macs: 2e6',
+        'max_macs: 1_700_000',
+        'max_macs: 2e6',
         r"tuner.classArgs: max_macs must be .+, not '2e6'",
     ),
     'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ at least 1, not 0'),
@@ -324,7 +324,7 @@ def test_a_part_of_the_search_space_is_enough(check):
 
 def test_the_budget_of_macs_counts_for_what_the_search_space_has_left(check):
     part = SPACE | {'row01/lightnl': {'_type': 'choice', '_value': ['present']}}
-    text = changed('    seed: 0', f'    seed: 0\n    max_macs: {LOW}')
+    text = changed('max_macs: 1_700_000', f'max_macs: {LOW}')
     assert check(text) == []
     (line,) = check(text, json.dumps(part))
     assert f'no network meets {LOW:,} MACs' in line
