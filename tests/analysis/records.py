@@ -33,7 +33,7 @@ class Records:
         self.database = sqlite3.connect(folder / 'db' / 'nni.sqlite')
         self.database.executescript(SCHEMA)
         if tuner:
-            params |= {'experimentName': 'a test', 'trialCodeDirectory': '/home/somebody/code'}
+            params |= {'experimentName': 'a test', 'trialCodeDirectory': '/srv/somebody/code'}
             params['tuner'] = {'className': tuner, 'classArgs': {**ARGUMENTS, 'seed': seed}}
             row = [json.dumps(params), str(folder)]
             self.database.execute("insert into ExperimentProfile values (?, 'x', 9, 0, null, ?, 0, 1)", row)

@@ -21,7 +21,7 @@ def small(folder, seed=0):
     records.start('c')
     records.event('c', 'FAILED')
     records.left(
-        'c', 'failure.json', json.dumps({'error': 'a "comma", a\ttab; \u00e4 and /home/somebody/code/x.py: no'})
+        'c', 'failure.json', json.dumps({'error': 'a "comma", a\ttab; \u00e4 and /srv/somebody/code/x.py: no'})
     )
     return records.experiment.folder
 
@@ -57,13 +57,13 @@ def test_an_experiment_counts_once(tmp_path):
 def test_nothing_that_is_saved_says_which_machine_it_was(tmp_path):
     records = Records(
         tmp_path / 'one',
-        experimentWorkingDirectory='/home/somebody/nni-experiments',
-        searchSpaceFile='/home/somebody/code/search_space/choices/cued.json',
+        experimentWorkingDirectory='/srv/somebody/nni-experiments',
+        searchSpaceFile='/srv/somebody/code/search_space/choices/cued.json',
         nniManagerIp='192.168.0.7',
         trainingService={'platform': 'remote', 'machineList': [{'host': 'big', 'user': 'me', 'password': 'secret'}]},
     )
     records.start('c')
-    records.left('c', 'failure.json', json.dumps({'error': f'/home/somebody/code/x.py and {records.folder}/log: no'}))
+    records.left('c', 'failure.json', json.dumps({'error': f'/srv/somebody/code/x.py and {records.folder}/log: no'}))
     records.event('c', 'FAILED')
     results = read(records.folder)
     (configuration,) = results.experiments.configuration
