@@ -28,7 +28,8 @@ run_tests() {
   set_up '[test,rl]'
   ruff check .
   ruff format --check .
-  exec env OMP_NUM_THREADS=1 python -m pytest "$@"  # small tensors: a second thread only waits for the first
+  # Small tensors, for which a second thread only waits for the first: so two processes, a file of tests in one of them.
+  exec env OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile "$@"
 }
 
 run_experiment() {

@@ -85,7 +85,7 @@ def nni_experiment(home: Path, configuration: dict, prefix: str = 'a-word-that-i
     """The experiment of ``configuration``, from ``nnictl create`` to ``nnictl stop``; no process is left behind."""
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, 'HOME': str(home), 'PATH': f'{scripts}{os.pathsep}{os.environ["PATH"]}'}
-    config = ROOT / f'.{home.name}.yaml'  # beside experiment.yaml, whose paths are relative to it
+    config = ROOT / f'.{home.name}-{os.getpid()}.yaml'  # beside experiment.yaml, whose paths are relative to it
     config.write_text(yaml.safe_dump(configuration))
     port, lock = free_port(), ['--url_prefix', prefix] if prefix else []
     try:

@@ -154,7 +154,7 @@ def test_run_sh_runs_an_experiment_to_its_report(configuration, tmp_path):
     recipe = arguments['retrain'] | {'dataset/canvases': 128, 'batch_size': 16}
     small = {'strategies': {'random': {'class': 'nni.nas.strategy.Random'}}, 'retrain': recipe, 'budget': 1}
     tuner = configuration['tuner'] | {'classArgs': {**arguments, **small, 'test_runs': 1}}
-    config = ROOT / f'.{tmp_path.name}.yaml'  # beside experiment.yaml, whose paths are relative to it
+    config = ROOT / f'.{tmp_path.name}-{os.getpid()}.yaml'  # beside experiment.yaml, whose paths are relative to it
     config.write_text(yaml.safe_dump(configuration | {'tuner': tuner}))
     environment = {**os.environ, 'HOME': str(tmp_path), 'PORT': str(free_port()), 'PYTHON': sys.executable}
     try:
