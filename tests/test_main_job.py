@@ -22,7 +22,7 @@ from analysis import Experiment, trials
 from search_space import build, load_skeleton
 
 SKELETON = load_skeleton('cued')
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.experiment]
 
 
 BAD = {

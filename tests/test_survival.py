@@ -16,7 +16,7 @@ from strategies.engine import key
 from strategies.tuner import StrategyTuner
 from trials.checkpoint import checkpoint_path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.experiment]
 FULL = 8
 """KiB that a file may hold on what stands for a full disk: less than a checkpoint, or the weights of a network."""
 

@@ -8,7 +8,7 @@ from test_notebooks import execute
 from analysis import Experiment, RunningExperiment, frames, read
 from analysis.__main__ import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.experiment]
 
 
 @pytest.fixture(scope='module')
