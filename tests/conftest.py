@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import yaml
 from nnictl_experiment import ROOT, nni_experiment
+
+logging.raiseExceptions = False  # a strategy's thread may outlive its test, and the stream that the test's log went to
 
 
 @pytest.fixture(scope='session')
