@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import multiprocessing
 import os
 import random
@@ -21,7 +20,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,8 +31,10 @@ sys.path.insert(0, str(ROOT))
 import search_space.nni_nas  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
+from whole_number import whole_number  # noqa: E402
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer  # noqa: E402
 from nni.nas.strategy import DARTS, GumbelDARTS  # noqa: E402
+from paired import paired  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 
 from search_space import LightNLSpace, build, load_skeleton, macs, shipped_skeletons  # noqa: E402
@@ -227,10 +228,10 @@ def _process(target, subject: str, args: argparse.Namespace, pipe: Connection) -
         pipe.send(f'{subject}: {error}')
 
 
-def processes(target, args: argparse.Namespace) -> Iterator[tuple[str, Connection]]:
+def processes(target, args: argparse.Namespace, subjects: Sequence[str]) -> Iterator[tuple[str, Connection]]:
     """Starts a process for every subject and yields its pipe; forked, so that imports are paid for once."""
     context = multiprocessing.get_context('fork')
-    for subject in SUBJECTS:
+    for subject in subjects:
         here, there = context.Pipe()
         context.Process(target=_process, args=(target, subject, args, there), daemon=True).start()
         there.close()
@@ -252,17 +253,17 @@ def answer(pipe: Connection):
     return message
 
 
-def measure(args: argparse.Namespace) -> tuple[dict[str, list[float]], Parts]:
+def measure(args: argparse.Namespace, subjects: Sequence[str] = SUBJECTS) -> tuple[dict[str, list[float]], Parts]:
     """Row to milliseconds of each round, and row to peak MiB."""
     peak: Parts = defaultdict(float)
     if args.device == 'cpu':
-        for _, pipe in processes(profiled, args):  # one after the other
+        for _, pipe in processes(profiled, args, subjects):  # one after the other
             peak.update(answer(pipe))
-    pipes = dict(processes(timed, args))
+    pipes = dict(processes(timed, args, subjects))
     rounds: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
     for index in range(args.warmup + args.steps):
-        for subject in draw.sample(SUBJECTS, len(SUBJECTS)):
+        for subject in draw.sample(subjects, len(subjects)):
             pipes[subject].send('step')
             milliseconds, mebibytes = answer(pipes[subject])
             if subject == SEARCH:
@@ -274,13 +275,6 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, list[float]], Parts]:
                     peak[row] = max(peak[row], value)
     peak[SEARCH] = max(peak[WEIGHT], peak[THRESHOLD])
     return rounds, peak
-
-
-def paired(over: list[float], under: list[float]) -> tuple[float, float, float]:
-    """The median of the rounds' ratios, and the 95% interval of that median from the ratios' order."""
-    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
-    low = max(0, math.floor((len(ratios) - 1.96 * math.sqrt(len(ratios))) / 2))
-    return statistics.median(ratios), ratios[low], ratios[-1 - low]
 
 
 def table(rounds: dict[str, list[float]], peak: Parts) -> str:
@@ -322,21 +316,14 @@ def goals(rounds: dict[str, list[float]], peak: Parts, args: argparse.Namespace)
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--skeleton', default='cued', help=f'{", ".join(shipped_skeletons())}, or a file')
-    parser.add_argument('--batch', type=_count, default=64, help='images of a step (default: 64)')
-    parser.add_argument('--steps', type=_count, default=30, help='timed rounds (default: 30)')
-    parser.add_argument('--warmup', type=_count, default=3, help='rounds before them (default: 3)')
+    parser.add_argument('--batch', type=whole_number, default=64, help='images of a step (default: 64)')
+    parser.add_argument('--steps', type=whole_number, default=30, help='timed rounds (default: 30)')
+    parser.add_argument('--warmup', type=whole_number, default=3, help='rounds before them (default: 3)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--input-size', type=_count, metavar='PIXELS', help="the skeleton's by default")
+    parser.add_argument('--input-size', type=whole_number, metavar='PIXELS', help="the skeleton's by default")
     parser.add_argument('--precision', help="Lightning's (default: 32-true on cpu, bf16-mixed on cuda)")
     args = parser.parse_args()
     args.precision = args.precision or {'cpu': '32-true', 'cuda': 'bf16-mixed'}[args.device]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,11 +13,11 @@ __all__ = [
     'LightNL',
     'NonLocal',
     'affinity_first',
+    'attend',
     'compact_channels',
     'compact_positions',
-    'context',
     'context_first',
-    'leading_channels',
+    'contexts',
     'lightnl_macs',
     'lightnl_product',
     'non_local_macs',
@@ -23,37 +25,105 @@ __all__ = [
 ]
 
 
-def leading_channels(x: Tensor, ratio: float) -> Tensor:
-    """``x_c`` `(N, k, P)` of ``x`` `(N, C, H, W)`."""
-    return x[:, : compact_channels(x.shape[1], ratio)].flatten(2)
+def _rows(x: Tensor) -> Tensor:
+    """``x`` `(N, C, H, W)` as the paper's matrices, a row a position: `(N, P, C)`, a view of either memory format."""
+    return x.flatten(2).transpose(1, 2)
 
 
-def _strided(x: Tensor, x_c: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """``x_s`` `(N, C, p)` and ``x_sc`` `(N, k, p)`."""
-    if stride == 1:  # x_c itself: its gradient is padded to all of the channels once, not twice
-        return x.flatten(2), x_c
-    x_s = x[:, :, ::stride, ::stride].flatten(2)
-    return x_s, x_s[:, : x_c.shape[1]]
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    """``rows`` `(N, P, ·)` as maps `(N, ·, H, W)` of ``like``'s height and width."""
+    return rows.transpose(1, 2).unflatten(2, like.shape[2:])
 
 
-def context(x: Tensor, x_c: Tensor, stride: int) -> Tensor:
-    """``(1/P) · x_scᵀ x_s`` `(N, k, C)` of ``x`` `(N, C, H, W)` and its leading channels ``x_c`` `(N, k, P)`."""
-    x_s, x_sc = _strided(x, x_c, stride)
-    return torch.bmm(x_sc / x_c.shape[2], x_s.transpose(1, 2))
+def _strided(x: Tensor, stride: int) -> Tensor:
+    """``x_s`` `(N, p, C)`, of which ``x_sc`` are the leading columns; a view at stride 1."""
+    if stride > 1:
+        memory_format = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+        x = x[:, :, ::stride, ::stride].contiguous(memory_format=memory_format)
+    return _rows(x)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.stride(1) == 1
+
+
+def _matmul(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    """``a · b`` `(N, m, n)`, in memory as the rows of ``like`` `(N, C, H, W)` are: its user need not copy it."""
+    if _is_channels_last(like):
+        return torch.bmm(a, b)
+    return torch.bmm(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2)
+
+
+def _mean_product(a: Tensor, b: Tensor, positions: int) -> Tensor:
+    """``(1/P) · a · b``, divided before it is rounded: in half precision a sum over a large map would overflow."""
+    return torch.baddbmm(a.new_zeros(1, 1, 1), a, b, beta=0, alpha=1 / positions)
+
+
+def _contexts(x: Tensor, k: int, strides: tuple[int, ...]) -> tuple[Tensor, ...]:
+    rows = _rows(x)
+    compact = [_strided(x, stride) for stride in strides]
+    return rows[..., :k], *(_mean_product(x_s[..., :k].transpose(1, 2), x_s, rows.shape[1]) for x_s in compact)
+
+
+class _Contexts(torch.autograd.Function):
+    """``x_c`` and the contexts. Autograd by itself would pad every part's gradient to all of ``x`` and add them up."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, k: int, strides: tuple[int, ...]):
+        ctx.save_for_backward(x)  # and not the strided copies: so the gradient has a gradient too
+        ctx.k, ctx.strides = k, strides
+        return _contexts(x, k, strides)
+
+    @staticmethod
+    def backward(ctx, grad_x_c: Tensor, *grad_contexts: Tensor):
+        (x,), k = ctx.saved_tensors, ctx.k
+        grad = None
+        for stride, grad_context in sorted(zip(ctx.strides, grad_contexts), key=lambda pair: pair[0]):
+            x_s = _strided(x, stride)
+            grad_context = grad_context.to(x.dtype) / (x.shape[2] * x.shape[3])  # autocast may have made it half
+            grad_s = _matmul(x_s[..., :k], grad_context, x)
+            grad_s[..., :k] += _matmul(x_s, grad_context.transpose(1, 2), x)
+            if stride == 1:
+                grad = _maps(grad_s, x)
+            else:
+                grad = torch.zeros_like(x) if grad is None else grad
+                strided = grad[:, :, ::stride, ::stride]
+                strided += _maps(grad_s, strided)
+        grad[:, :k] += _maps(grad_x_c, x)
+        return grad, None, None
+
+
+def contexts(x: Tensor, ratio: float, strides: Iterable[int]) -> tuple[Tensor, dict[int, Tensor]]:
+    """``x_c`` `(N, P, k)` of ``x`` `(N, C, H, W)`, and ``(1/P) · x_scᵀ x_s`` `(N, k, C)` by spatial stride."""
+    strides = tuple(strides)
+    product = _Contexts.apply if torch.is_grad_enabled() and x.requires_grad else _contexts
+    x_c, *found = product(x, compact_channels(x.shape[1], ratio), strides)
+    return x_c, dict(zip(strides, found))
+
+
+def attend(x_c: Tensor, context: Tensor, like: Tensor) -> Tensor:
+    """``x_c · context`` `(N, C, H, W)`, with height, width and memory format of ``like`` `(N, C, H, W)`.
+
+    Args:
+        x_c: `(N, P, k)`.
+        context: `(N, k, C)`.
+    """
+    return _maps(_matmul(x_c, context, like), like)
 
 
 def affinity_first(x: Tensor, ratio: float, stride: int) -> Tensor:
     """``y = (1/P) · (x_c x_scᵀ) x_s``, through the `P × p` affinity; ``x`` and ``y`` are `(N, C, H, W)`."""
-    x_c = leading_channels(x, ratio)
-    x_s, x_sc = _strided(x, x_c, stride)
-    affinity = torch.bmm(x_c.transpose(1, 2), x_sc / x_c.shape[2])
-    return torch.bmm(x_s, affinity.transpose(1, 2)).view_as(x)
+    k = compact_channels(x.shape[1], ratio)
+    x_c, x_s = _rows(x)[..., :k], _strided(x, stride)
+    x_sc = x_c if stride == 1 else x_s[..., :k]  # one gradient to be padded, not two
+    affinity = _mean_product(x_c, x_sc.transpose(1, 2), x_c.shape[1])
+    return _maps(_matmul(affinity, x_s, x), x)
 
 
 def context_first(x: Tensor, ratio: float, stride: int) -> Tensor:
     """``y = (1/P) · x_c (x_scᵀ x_s)``, through the `k × C` context; ``x`` and ``y`` are `(N, C, H, W)`."""
-    x_c = leading_channels(x, ratio)
-    return torch.bmm(context(x, x_c, stride).transpose(1, 2), x_c).view_as(x)
+    x_c, of_stride = contexts(x, ratio, [stride])
+    return attend(x_c, of_stride[stride], x)
 
 
 def lightnl_product(x: Tensor, ratio: float, stride: int) -> Tensor:
@@ -122,7 +192,21 @@ class LightNL(nn.Module):
         return lightnl_product(x, self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bn(self.conv(self.product(x)))
+        y = self.product(x)
+        if self.bn.training or self._hooked():
+            return x + self.bn(self.conv(y))
+        z = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)  # BN in it: a pass over y less
+        return z.add_(x) if z.dtype == x.dtype else x + z
+
+    def _hooked(self) -> bool:
+        """Whether something waits for the convolution or BN to be called as modules: pruning, a counter of MACs."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in (self.conv, self.bn))
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Weight `(C, 1, 3, 3)` and bias `(C,)` of the convolution with BN's statistics and scale in it."""
+        bn = self.bn
+        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        return self.conv.weight * scale[:, None, None, None], torch.addcmul(bn.bias, bn.running_mean, scale, value=-1)
 
     def extra_repr(self) -> str:
         return f'{self.channels}, ratio={self.ratio}, stride={self.stride}'

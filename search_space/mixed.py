@@ -10,14 +10,13 @@ from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOper
 from torch import Tensor, nn
 
 from .block_cost import compact_channels, squeeze_channels
-from .lightnl import LightNL, context, leading_channels, lightnl_product
+from .lightnl import LightNL, attend, contexts, lightnl_product
 from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
 
 __all__ = [
     'MixedBiaslessConv2d',
     'MixedLightNL',
     'MixedSqueezeExcite',
-    'mixed_contexts',
     'mixed_product',
     'prefix_mask',
 ]
@@ -31,13 +30,7 @@ def prefix_mask(sizes: Weights, like: Tensor) -> Tensor:
     return sum(weight * (positions < size).to(like.dtype) for size, weight in sizes.items())
 
 
-def mixed_contexts(x: Tensor, ratio: float, strides) -> dict[int, Tensor]:
-    """``(1/P) · x_scᵀ x_s`` `(N, k, C)` of ``x`` `(N, C, H, W)` for each spatial stride, at one channel ratio."""
-    x_c = leading_channels(x, ratio)
-    return {stride: context(x, x_c, stride) for stride in strides}
-
-
-def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strides: Weights) -> Tensor:
+def mixed_product(x: Tensor, ratios: Weights, strides: Weights) -> Tensor:
     """``Σ_r Σ_s w_r · w_s · y(r, s)``, at the cost of the largest ``y``; ``x`` and the sum are `(N, C, H, W)`.
 
     The channels are nested in r, so with ``y = (1/P) · x_c (x_scᵀ x_s)`` a ratio's weight falls on the rows of the
@@ -45,16 +38,16 @@ def mixed_product(x: Tensor, contexts: dict[int, Tensor], ratios: Weights, strid
 
     Args:
         x: features.
-        contexts: :func:`mixed_contexts` at the largest ratio, for every stride.
         ratios, strides: candidate to weight.
     """
     k = {ratio: compact_channels(x.shape[1], ratio) for ratio in ratios}
-    mixed = sum(weight * contexts[stride] for stride, weight in strides.items())
+    x_c, by_stride = contexts(x, max(ratios), strides)
+    mixed = sum(weight * by_stride[stride] for stride, weight in strides.items())
     sizes: Weights = {}
     for ratio, weight in ratios.items():
         sizes[k[ratio]] = sizes.get(k[ratio], 0) + weight
     mixed = mixed * prefix_mask(sizes, mixed)[:, None]
-    return torch.bmm(mixed.transpose(1, 2), x[:, : max(sizes)].flatten(2)).view_as(x)
+    return attend(x_c, mixed, x)
 
 
 def _as_weights(argument) -> Weights:
@@ -87,7 +80,7 @@ class MixedLightNL(MixedOperation, LightNL):
         if not isinstance(ratio, dict) and not isinstance(stride, dict):
             return lightnl_product(x, ratio, stride)
         ratios, strides = _as_weights(ratio), _as_weights(stride)
-        return mixed_product(x, mixed_contexts(x, max(ratios), strides), ratios, strides)
+        return mixed_product(x, ratios, strides)
 
     def forward(self, x: Tensor) -> Tensor:
         return LightNL.forward(self, x)  # MixedOperation has one of its own, for operations of a single product

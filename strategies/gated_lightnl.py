@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from search_space import ABSENT, PRESENT, LightNL
-from search_space.lightnl import compact_channels, context, leading_channels
+from search_space.lightnl import attend, compact_channels, contexts
 from search_space.mixed import MixedLightNL
 
 from .gate import Threshold, behind_gates, nested_mask
@@ -94,21 +94,20 @@ class GatedLightNL(Gated, MixedLightNL):
         return None
 
     def product(self, x: Tensor) -> Tensor:
-        x_c = leading_channels(x, self.ratios[-1])
-        contexts = {stride: context(x, x_c, stride) for stride in self.strides}
-        if 1 in contexts:
-            all_positions = contexts[1][:, :, : x_c.shape[1]]
+        x_c, by_stride = contexts(x, self.ratios[-1], self.strides)
+        if 1 in by_stride:
+            all_positions = by_stride[1][:, :, : x_c.shape[2]]
         else:
-            all_positions = torch.bmm(x_c / x_c.shape[2], x_c.transpose(1, 2))
-        wider, finer = affinity_steps(contexts, all_positions, self.prefixes, self.strides)
-        chosen = contexts[self.strides[-1]]
+            all_positions = torch.bmm(x_c.transpose(1, 2) / x_c.shape[1], x_c)
+        wider, finer = affinity_steps(by_stride, all_positions, self.prefixes, self.strides)
+        chosen = by_stride[self.strides[-1]]
         if 'stride' in self.thresholds:
             gates = self._gates('stride', finer).to(chosen.dtype)
             for stride, g in zip(self.strides[-2::-1], gates.flip(0).unbind()):
-                chosen = torch.lerp(contexts[stride], chosen, g)
+                chosen = torch.lerp(by_stride[stride], chosen, g)
         if 'ratio' in self.thresholds:
             chosen = chosen * nested_mask(self._gates('ratio', wider), self.behind).to(chosen.dtype)
-        return torch.bmm(chosen.transpose(1, 2), x_c).view_as(x)
+        return attend(x_c, chosen, x)
 
     def _gates(self, name: str, norms: Tensor) -> Tensor:
         gates = self.gates[self.mutable_arguments[name].label] = self.thresholds[name](norms, running_mean=True)

@@ -12,7 +12,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_space import LightNL, NonLocal
-from search_space.lightnl import affinity_first, compact_channels, context_first, lightnl_product, product_macs
+from search_space.lightnl import (
+    affinity_first,
+    attend,
+    compact_channels,
+    context_first,
+    contexts,
+    lightnl_product,
+    product_macs,
+)
 
 BLOCKS = {
     'LightNL': lambda channels: LightNL(channels, ratio=0.25, stride=2),
@@ -57,6 +65,28 @@ def test_both_orders_of_the_product_agree_in_value_and_gradient(shape, ratio, st
         torch.testing.assert_close(x_grad, results[0][1])
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('order', [affinity_first, context_first])
+@pytest.mark.parametrize('stride', [1, 2, 9])
+def test_the_product_is_differentiable_twice_and_keeps_the_memory_format(order, stride, memory_format):
+    x = torch.randn(2, 8, 5, 4, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    assert order(x, 0.4, stride).is_contiguous(memory_format=memory_format)
+    assert torch.autograd.gradcheck(order, (x, 0.4, stride))
+    assert torch.autograd.gradgradcheck(order, (x, 0.4, stride))
+
+
+def test_several_contexts_of_one_map_have_the_sum_of_their_gradients():
+    x = torch.randn(2, 8, 7, 6, dtype=torch.float64, requires_grad=True)
+
+    def product(x):
+        x_c, by_stride = contexts(x, 0.5, [2, 4, 1])
+        return attend(x_c, by_stride[4] + 2 * by_stride[2] + 3 * by_stride[1], x)
+
+    expected = context_first(x, 0.5, 4) + 2 * context_first(x, 0.5, 2) + 3 * context_first(x, 0.5, 1)
+    torch.testing.assert_close(product(x), expected)
+    assert torch.autograd.gradcheck(product, (x,))
+
+
 @settings(deadline=None, max_examples=100)
 @given(shapes, ratios, strides, st.integers(0, 2**31))
 def test_the_product_is_the_one_of_the_paper(shape, ratio, stride, seed):
@@ -89,6 +119,27 @@ def test_a_block_reaches_far_beyond_its_convolution(block):
     far = x.clone()
     far[..., 8, 8] += 10
     assert not torch.allclose(block(x)[..., 0, 0], block(far)[..., 0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_lightnl_in_evaluation_is_its_convolution_its_bn_and_the_sum_and_so_are_its_gradients(memory_format):
+    block = awake(LightNL(16, ratio=0.25, stride=1)).to(torch.float64, memory_format=memory_format)
+    x = torch.randn(2, 16, 9, 7, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    written = x + block.bn(block.conv(block.product(x)))
+    torch.testing.assert_close(block(x), written)
+    leaves = [x, *block.parameters()]
+    gradients = [torch.autograd.grad(z.square().sum(), leaves) for z in (block(x), written)]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize('part', ['conv', 'bn'])
+def test_a_hook_on_a_part_of_lightnl_is_called_in_evaluation_too(part):
+    block, seen = awake(LightNL(16, ratio=0.25, stride=1)), []
+    x = torch.randn(2, 16, 9, 7)
+    expected = block(x)
+    block.get_submodule(part).register_forward_hook(lambda module, inputs, output: seen.append(output))
+    torch.testing.assert_close(block(x), expected)
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
