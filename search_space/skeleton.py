@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ __all__ = [
     'idle_choices',
     'load_skeleton',
     'nni_search_space',
+    'parse_skeleton',
     'shipped_skeletons',
 ]
 
@@ -76,9 +80,6 @@ class Row:
         value = getattr(self, key)
         return value if isinstance(value, tuple) else (value,)
 
-    def is_fixed(self) -> bool:
-        return all(len(self.candidates(key)) == 1 for key in self.SEARCHED)
-
     def keeps_shape(self, in_channels: int) -> bool:
         return self.stride == 1 and self.channels == in_channels
 
@@ -119,6 +120,10 @@ class Skeleton:
 
     def choices(self) -> dict[str, tuple]:
         """Label to candidates, of every attribute with more than one."""
+        return dict(self._choices)
+
+    @cached_property
+    def _choices(self) -> dict[str, tuple]:  # once: a tuner asks for them at every trial
         return {
             label(index, key): row.candidates(key)
             for index, row in enumerate(self.rows)
@@ -208,11 +213,21 @@ class Skeleton:
             ValueError: as :meth:`check_sample`.
         """
         sample = self.check_sample(sample)
-        for index, row in enumerate(self.fix(sample).rows):
-            for key in idle_choices(row.presence, row.lightnl):
+        for index, row in enumerate(self.rows):
+            chosen = (sample.get(label(index, key), row.candidates(key)[0]) for key in ('presence', 'lightnl'))
+            for key in idle_choices(*chosen):
                 if label(index, key) in sample:
-                    sample[label(index, key)] = self.rows[index].candidates(key)[0]
+                    sample[label(index, key)] = row.candidates(key)[0]
         return sample
+
+    def networks(self) -> Iterator[Sample]:
+        """Every network of the space once, as its canonical sample: fewer than :meth:`size`, and never all of a large
+        space."""
+        choices = self.choices()
+        for values in itertools.product(*choices.values()):
+            sample = dict(zip(choices, values))
+            if self.canonical(sample) == sample:
+                yield sample
 
     def lightnl_positions(self, sample: Sample) -> dict[int, tuple[float, int]]:
         """Where ``sample`` inserts LightNL: row number, from 1, to (channel ratio, stride).
@@ -239,6 +254,7 @@ def row_name(index: int) -> str:
     return f'row{index + 1:02d}'
 
 
+@cache  # one string for all the samples that hold it
 def label(index: int, key: str) -> str:
     """The label of ``rows[index]``'s choice of ``key``: ``row07/lightnl`` for the seventh row's insertion."""
     return f'{row_name(index)}/{key}'
@@ -332,10 +348,19 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
     if found is None:
         hint = closest(str(name_or_path), shipped_skeletons())
         raise ValueError(f'no skeleton {str(name_or_path)!r}: neither a file nor a shipped one; {hint}')
-    return _parse(*found)
+    return parse_skeleton(*found)
 
 
-def _parse(text: str, where: str) -> Skeleton:
+def parse_skeleton(text: str, where: str) -> Skeleton:
+    """The skeleton that ``text`` is, in the YAML of a skeleton's file.
+
+    Args:
+        text: YAML.
+        where: what errors call it.
+
+    Raises:
+        ValueError: it is not a valid one; the message names ``where``, row and key.
+    """
     data = read_mapping(text, where, 'a skeleton is a mapping with the key rows')
     _check_keys(data, [*_SKELETON_RULES, 'every_row', 'rows'], where)
     rows, every_row = data.pop('rows', None), data.pop('every_row', {})

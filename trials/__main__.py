@@ -1,4 +1,4 @@
-"""``python -m trials run``: one trial, of NNI's experiment manager or repeated outside it; ``check``: an experiment."""
+"""``python -m trials``: run a trial, check an experiment, export a network, drop a lost host of an experiment."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import os
 import sys
 from pathlib import Path
 
-RECORD = 'trial.json'
-"""What a trial that has ended leaves in its folder: its ``parameters`` and its ``result``."""
-
-FAILURE = 'failure.json'
-"""Why a trial failed, in its folder: ``type`` of the error, and ``error``, one line."""
+from trials.trial_folder import FAILURE, RECORD
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m trials', description='Check an experiment, or run a trial of it.')
+    parser = argparse.ArgumentParser(
+        prog='python -m trials', description='Check an experiment, run a trial of it, export what it trained.'
+    )
     commands = parser.add_subparsers(dest='command', required=True)
     run = commands.add_parser(
         'run',
@@ -57,11 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
     )
     drop.add_argument('experiment', help="NNI's id of it")
     drop.add_argument('host', help='as in machineList of its trainingService')
+    export = commands.add_parser(
+        'export',
+        help='write a trained network to a file for use elsewhere',
+        description='Write what a trial trained to a file for use elsewhere, with its choices, input size, class '
+        "labels and normalisation in it; its outputs are checked against PyTorch's first.",
+    )
+    export.add_argument('checkpoint', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
+    export.add_argument('--format', required=True, help='onnx, torchscript or torch')
+    export.add_argument('--out', type=Path, metavar='FILE', help='by default beside network.pt')
     args = parser.parse_args(arguments)
     if args.command == 'check':
         return _check(args.file)
     if args.command == 'drop-host':
         return _drop_host(args.experiment, args.host)
+    if args.command == 'export':
+        return _export(args.checkpoint, args.format, args.out)
     out = args.out
     if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
         out = Path(os.environ['NNI_OUTPUT_DIR'])
@@ -94,6 +103,23 @@ def _drop_host(experiment: str, host: str) -> int:
         print(f'python -m trials: {error}', file=sys.stderr)
         return 2
     print(f'{experiment} goes on without {host}: python -m analysis table {experiment} --wait')
+    return 0
+
+
+def _export(checkpoint: Path, format: str, out: Path | None) -> int:
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from trials.export import CHECKED_BATCHES, export
+
+    _configure_logging()
+    try:
+        exported = export(checkpoint, format, out)
+    except (ValueError, OSError) as error:
+        print(f'python -m trials: {error}', file=sys.stderr)
+        return 2
+    print(
+        f"{exported.file}: {exported.bytes / 2**20:.2f} MiB, its logits PyTorch's to {exported.difference:.0e} of the "
+        f'largest, at batches of {" and ".join(map(str, CHECKED_BATCHES))}'
+    )
     return 0
 
 

@@ -28,6 +28,7 @@ from . import datasets
 from .checkpoint import EpochCheckpoint
 from .evaluator import evaluator, loader
 from .parameters import TrialParameters
+from .trial_folder import RECORD, WEIGHTS
 
 __all__ = ['run_trial', 'save_trial']
 
@@ -106,13 +107,14 @@ def _recipe(trial: TrialParameters) -> dict[str, Any]:
 
 def _train(trial, parts, course, make_evaluator):
     skeleton = trial.space()
-    network = build(skeleton, trial.network).to(memory_format=torch.channels_last)
+    sample = skeleton.check_sample(trial.network)
+    network = build(skeleton, sample).to(memory_format=torch.channels_last)
     training = make_evaluator(parts.train, parts.validation)
     training.evaluate(network)
     result = {
         'default': course.epochs[-1]['validation_accuracy'],
-        'macs': macs(skeleton)(skeleton.check_sample(trial.network)),
-        'params': params(skeleton)(skeleton.check_sample(trial.network)),
+        'macs': macs(skeleton)(sample),
+        'params': params(skeleton)(sample),
         'epochs': trial.epochs,
         'seconds': course.seconds,
     }
@@ -157,5 +159,5 @@ def save_trial(folder: Path, parameters: dict[str, Any], result: dict[str, Any],
     folder.mkdir(parents=True, exist_ok=True)
     weights = io.BytesIO()
     torch.save(network.state_dict(), weights)
-    write_whole(folder / 'network.pt', weights.getvalue())
-    write_whole(folder / 'trial.json', json.dumps({'parameters': parameters, 'result': result}, indent=2).encode())
+    write_whole(folder / WEIGHTS, weights.getvalue())
+    write_whole(folder / RECORD, json.dumps({'parameters': parameters, 'result': result}, indent=2).encode())

@@ -49,6 +49,12 @@ def test_a_label_says_where_it_is(skeleton):
         assert skeleton.rows[int(row.removeprefix('row')) - 1].candidates(key) == candidates
 
 
+def test_what_is_done_to_its_choices_leaves_a_skeleton_as_it_is(skeleton):
+    labels = list(skeleton.choices())
+    skeleton.choices().clear()
+    assert list(skeleton.choices()) == labels
+
+
 def test_the_space_has_the_skeletons_labels_and_candidates(skeleton):
     with torch.device('meta'):
         space = LightNLSpace(skeleton)

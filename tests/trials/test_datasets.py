@@ -11,7 +11,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from search_space import load_skeleton
 from trials.__main__ import main
-from trials.datasets import DATASETS, check_fit, hold_out, labels_of, load
+from trials.datasets import DATASETS, check_fit, class_names, hold_out, labels_of, load, normalisation
 from trials.datasets.image_part import ImagePart
 from trials.evaluator import evaluator, loader
 
@@ -57,6 +57,26 @@ def test_it_is_the_same_every_time(name, parts, arguments):
         first, second = (next(iter(loader(getattr(p, part), 32, seed))) for p in (parts, again))
         assert torch.equal(first[0], second[0])
         assert torch.equal(first[1], second[1])
+
+
+def own(name, arguments) -> dict:
+    """A data set's own arguments: the size that photographs are brought to is the skeleton's."""
+    return {key: value for key, value in arguments.get(name, {}).items() if key != 'input_size'}
+
+
+def test_its_images_are_pixels_from_0_to_1_normalised_as_it_says(name, parts, arguments):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalisation(name, **own(name, arguments)))
+    images = torch.cat([images for images, _ in loader(parts.validation, 64)])
+    pixels = images * std + mean
+    assert pixels.amin() == pytest.approx(0, abs=0.02)
+    assert pixels.amax() == pytest.approx(1, abs=0.02)
+
+
+def test_it_names_each_of_its_classes(name, parts, arguments):
+    names = class_names(name, **own(name, arguments))
+    assert len(set(names)) == len(names)
+    assert all(isinstance(of_class, str) and of_class for of_class in names)
+    assert len(names) == (1000 if name == 'imagenet' else parts.classes)  # of ImageNet the files here are a part
 
 
 def source_images(part) -> set[bytes]:

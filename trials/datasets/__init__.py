@@ -7,9 +7,20 @@ import inspect
 from search_space.skeleton import Skeleton, closest
 
 from . import cifar, cued_digits, digits, image_folder
+from .encoding import class_names, normalisation
 from .parts import DataParts, hold_out, labels_of
 
-__all__ = ['DATASETS', 'DataParts', 'check_arguments', 'check_fit', 'hold_out', 'labels_of', 'load']
+__all__ = [
+    'DATASETS',
+    'DataParts',
+    'check_arguments',
+    'check_fit',
+    'class_names',
+    'hold_out',
+    'labels_of',
+    'load',
+    'normalisation',
+]
 
 DATASETS = {
     'cued-digits': cued_digits.load,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import torch
 from torch import Tensor
 
 from search_space.whole_file import write_whole
+
+from ..tensor_file import read_tensors
 
 __all__ = ['cache_folder', 'cached']
 
@@ -33,10 +33,10 @@ def cached(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor
     """
     file = cache_folder() / f'{name}.pt'
     try:
-        return _read(file)
+        return read_tensors(file)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (OSError, ValueError) as error:
         _logger.warning('%s is damaged and made again (%s)', file, error)
     tensors = make()
     content = io.BytesIO()
@@ -47,13 +47,3 @@ def cached(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor
     except OSError as error:
         _logger.warning('%s is not cached: %s', name, error)
     return tensors
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    content = io.BytesIO(file.read_bytes())
-    with zipfile.ZipFile(content) as archive:  # PyTorch does not look at the checksums that it writes
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f'checksum of {damaged}')
-    content.seek(0)
-    return torch.load(content, weights_only=True)

@@ -12,39 +12,58 @@ from torchvision.transforms import v2
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
 
-__all__ = ['VALIDATION', 'load_cifar10', 'load_cifar100']
+__all__ = ['NORMALISATION', 'VALIDATION', 'class_names', 'load_cifar10', 'load_cifar100']
 
 VALIDATION = 0.1
 """Fraction of the published training images that is the validation part."""
+NORMALISATION = {
+    'cifar10': ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
+    'cifar100': ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+}
+"""Mean and standard deviation of the channels, of the training images' pixels in [0, 1]."""
+_SOURCES = {'cifar10': torchvision.datasets.CIFAR10, 'cifar100': torchvision.datasets.CIFAR100}
 _SIZE, _PADDING = 32, 4
 
 
 def load_cifar10(*, folder: str = 'data') -> DataParts:
     """10 classes, of 4,500 training, 500 validation and 1,000 test images each."""
-    return _parts('cifar10', torchvision.datasets.CIFAR10, folder, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+    return _parts('cifar10', folder)
 
 
 def load_cifar100(*, folder: str = 'data') -> DataParts:
     """100 classes, of 450 training, 50 validation and 100 test images each."""
-    return _parts('cifar100', torchvision.datasets.CIFAR100, folder, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+    return _parts('cifar100', folder)
 
 
-def _parts(name: str, source: type, folder: str, mean: tuple, std: tuple) -> DataParts:
-    """Cut from what lies in ``folder``; a training image is shifted by up to 4 pixels and mirrored.
+def class_names(name: str, *, folder: str = 'data') -> tuple[str, ...]:
+    """What the classes of ``cifar10`` or ``cifar100`` are called, from the files in ``folder``.
 
     Raises:
-        ValueError: it is not there, or not as it was published.
+        ValueError: they are not there, or not as they were published.
     """
-    root = data_folder(name, folder)
+    return tuple(_read(name, folder, train=False).classes)
+
+
+def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
+    root, source = data_folder(name, folder), _SOURCES[name]
     try:
-        learnt, test = source(root, train=True), source(root, train=False)
+        return source(root, train=train)
     except RuntimeError:  # torchvision compares the files with their published checksums
         raise ValueError(
             f'data set {name}: {root / source.base_folder} is missing or damaged; download {source.filename} from the '
             f'CIFAR page of the University of Toronto and unpack it in {root}, or name another folder with '
             'dataset/folder'
         ) from None
-    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+
+
+def _parts(name: str, folder: str) -> DataParts:
+    """Cut from what lies in ``folder``; a training image is shifted by up to 4 pixels and mirrored.
+
+    Raises:
+        ValueError: it is not there, or not as it was published.
+    """
+    learnt, test = (_read(name, folder, train=train) for train in (True, False))
+    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION[name])]
     augmented = v2.Compose([v2.RandomCrop(_SIZE, _PADDING), v2.RandomHorizontalFlip(), *same])
     train, validation = cut(learnt.targets, VALIDATION, f'data set {name}: the validation part')
     return DataParts(

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from .cache import cached
-from .digits import SCANS, divided_scans
+from .digits import CLASS_NAMES, SCANS, divided_scans
 from .parts import DataParts
 
-__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'load']
+__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'load', 'normalisation']
 
-CLASSES, INPUT_SIZE = 10, 32
+CLASSES, INPUT_SIZE = len(CLASS_NAMES), 32
 CANVASES = {'train': 6000, 'validation': 2000, 'test': 2000}
 _QUADRANT, _SCAN, _SQUARE, _FRAGMENT = 16, 8, 3, 4
 _LEVELS = 16
@@ -124,6 +124,34 @@ def load(*, colours: int = 2, clutter: int = 0, noise: float = 0, canvases: int 
     Raises:
         ValueError: an argument is out of range.
     """
+    drawn = _drawn(colours, clutter, noise, canvases)
+    images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
+    mean, std = _mean_and_std(images['train'])
+    parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
+    return DataParts(**parts, classes=CLASSES, input_size=INPUT_SIZE)
+
+
+def normalisation(**arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels, of the training part's pixels in [0, 1].
+
+    Args:
+        arguments: as of :func:`load`.
+
+    Raises:
+        ValueError: as :func:`load`.
+    """
+    knobs = {'colours': 2, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train'], **arguments}
+    mean, std = _mean_and_std(_drawn(**knobs)['train images'] / _LEVELS)
+    return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
+
+
+def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the channels, each `(1, 3, 1, 1)`."""
+    return images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
+
+
+def _drawn(colours: int, clutter: int, noise: float, canvases: int) -> dict[str, Tensor]:
+    """What :func:`_draw` draws, from the cache if it is there."""
     for name, value, valid, what in (
         ('colours', colours, _is_whole(colours) and colours in (2, 3), '2 or 3'),
         ('clutter', clutter, _is_whole(clutter) and clutter >= 0, 'a whole number of at least 0'),
@@ -133,12 +161,7 @@ def load(*, colours: int = 2, clutter: int = 0, noise: float = 0, canvases: int 
         if not valid:
             raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
     name = f'cued-digits-{_VERSION}-colours={colours}-clutter={clutter}-noise={float(noise)}-canvases={canvases}'
-    drawn = cached(name, lambda: _draw(canvases, colours=colours, clutter=clutter, noise=noise))
-    images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
-    mean = images['train'].mean((0, 2, 3), keepdim=True)
-    std = images['train'].std((0, 2, 3), keepdim=True)
-    parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
-    return DataParts(**parts, classes=CLASSES, input_size=INPUT_SIZE)
+    return cached(name, lambda: _draw(canvases, colours=colours, clutter=clutter, noise=noise))
 
 
 def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from torch.utils.data import TensorDataset
 
 from .parts import DataParts
 
-__all__ = ['SCANS', 'divided_scans', 'load']
+__all__ = ['CLASS_NAMES', 'SCANS', 'divided_scans', 'load', 'normalisation']
 
+CLASS_NAMES = tuple('0123456789')
 SCANS = {'train': 1100, 'validation': 350, 'test': 347}
 _SCAN, _ENLARGED = 8, 4
 
@@ -31,10 +32,16 @@ def divided_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return parts
 
 
+def normalisation() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels, which are the same three times, of pixels in [0, 1]."""
+    images = divided_scans()['train'][0]
+    return (float(images.mean()),) * 3, (float(images.std()),) * 3
+
+
 def load() -> DataParts:
     """The scans, every pixel a 4×4 square, the same in three channels; normalised by the training part."""
     scans = divided_scans()
-    mean, std = scans['train'][0].mean(), scans['train'][0].std()
+    (mean, *_), (std, *_) = normalisation()
     parts = {}
     for part, (images, labels) in scans.items():
         enlarged = (
@@ -43,4 +50,4 @@ def load() -> DataParts:
         parts[part] = TensorDataset(
             enlarged[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(labels).long()
         )
-    return DataParts(**parts, classes=10, input_size=_SCAN * _ENLARGED)
+    return DataParts(**parts, classes=len(CLASS_NAMES), input_size=_SCAN * _ENLARGED)

@@ -11,13 +11,14 @@ from torchvision.transforms import v2
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
 
-__all__ = ['CUT', 'IMAGENET_VALIDATION', 'load', 'load_imagenet']
+__all__ = ['CUT', 'IMAGENET_VALIDATION', 'NORMALISATION', 'class_names', 'load', 'load_imagenet']
 
 CUT = 0.1
 """Fraction of the training images that a validation or test part is which has no folder of its own."""
 IMAGENET_VALIDATION = 0.04
 """Fraction of ImageNet's training images that is the validation part: 51,247, about as many as the test part."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of its pixels in [0, 1]
+NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of the channels, of ImageNet's pixels in [0, 1]."""
 
 
 def load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
@@ -58,13 +59,7 @@ def load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
     Raises:
         ValueError: there are no such folders or images, or not the same classes in all parts.
     """
-    root = data_folder('image-folder', folder)
-    if not root.is_dir():
-        raise ValueError(
-            f'data set image-folder: {root} is missing; put images there as train/CLASS/IMAGE or CLASS/IMAGE, or name '
-            'another folder with dataset/folder'
-        )
-    learnt = _read('image-folder', root / 'train' if (root / 'train').is_dir() else root)
+    root, learnt = _read_own(folder)
     train, parts = range(len(learnt)), {}
     for part in ('test', 'val'):
         if (root / 'train').is_dir() and (root / part).is_dir():
@@ -76,6 +71,26 @@ def load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
             kept, taken = cut(torch.as_tensor(learnt.targets)[left], CUT, f'data set image-folder: the {part} part')
             train, parts[part] = left[kept], (learnt, left[taken])
     return _parts(learnt, train, parts['val'], parts['test'], input_size)
+
+
+def class_names(*, folder: str = 'data') -> tuple[str, ...]:
+    """What the classes of the images of ``folder`` are called: as their folders.
+
+    Raises:
+        ValueError: there are no such folders or images.
+    """
+    return tuple(_read_own(folder)[1].classes)
+
+
+def _read_own(folder: str) -> tuple[Path, ImageFolder]:
+    """``folder``, and the images in it that a network learns from."""
+    root = data_folder('image-folder', folder)
+    if not root.is_dir():
+        raise ValueError(
+            f'data set image-folder: {root} is missing; put images there as train/CLASS/IMAGE or CLASS/IMAGE, or name '
+            'another folder with dataset/folder'
+        )
+    return root, _read('image-folder', root / 'train' if (root / 'train').is_dir() else root)
 
 
 def _read(name: str, folder: Path) -> ImageFolder:
@@ -102,7 +117,7 @@ def _parts(learnt: ImageFolder, train, validation: tuple, test: tuple, input_siz
     In the training part at random, and mirrored (Szegedy et al., "Going Deeper with Convolutions", 2015); in the others
     the middle: 224 of 256 pixels, other sizes at that ratio.
     """
-    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
+    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION)]
     augmented = v2.Compose([v2.RandomResizedCrop(input_size), v2.RandomHorizontalFlip(), *same])
     middle = v2.Compose([v2.Resize(round(input_size * 256 / 224)), v2.CenterCrop(input_size), *same])
     return DataParts(
