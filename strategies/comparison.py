@@ -151,13 +151,16 @@ class Comparison:
             self.skeleton = restricted_skeleton(skeleton, search_space, max_macs)
             choices, left = self._whole_skeleton.choices(), candidates_of(search_space)
             self._left = {label: left[label] for label in choices if len(left[label]) < len(choices[label])}
+        first = {label: candidates[0] for label, candidates in self.skeleton.choices().items()}
+        # It has what the search space leaves no choice of, too.
+        self._some_network = self._whole_skeleton.sample_of(self.skeleton.fix(first))
         self.recipes = {'retrain': retrain, 'search': search or {}}
         self.test_runs, self.seed, self.max_attempts = test_runs, seed, max_attempts
         self._manager = manager
         self._lock = threading.RLock()
         self._workers: deque[int] = deque()  # parameter ids that NNI's manager is waiting for
         self._running: dict[int, TrialRequest] = {}
-        self._known: set[str] = set()
+        self._tested: set[str] = set()  # tests that have a result
         self._failed: Counter[str] = Counter()  # trials of earlier runs
         self._resumed: dict[str, int] = {}  # parameter ids of trials that NNI has started again, until asked for
         self._send: Any = None
@@ -189,7 +192,7 @@ class Comparison:
 
     def _request(self, strategy: str, stage: str, seed: int, sample: dict[str, Any]) -> TrialRequest:
         recipe = self.recipes['retrain']
-        network = self._whole_skeleton.sample_of(self.skeleton.fix(self.skeleton.canonical(sample)))
+        network = {**self._some_network, **self.skeleton.canonical(sample)}
         parameters = {'strategy': strategy, 'stage': stage, 'seed': seed, 'skeleton': self.skeleton_name}
         return TrialRequest(strategy, {**parameters, **recipe, **network}, recipe['epochs'])
 
@@ -250,7 +253,8 @@ class Comparison:
         """A result has come that this tuner has sent nobody for; it answers the request that waits for it, if any."""
         engine, is_test = self.engines[parameters['strategy']], parameters['stage'] == 'test'
         with self._lock:
-            self._known.add(key(parameters))
+            if is_test:
+                self._tested.add(key(parameters))
             self._resumed.pop(key(parameters), None)
             running = next((i for i, request in self._running.items() if request.parameters == parameters), None)
             waiting = engine.take(parameters) if running is None and not is_test else None
@@ -363,7 +367,7 @@ class Comparison:
     def _next_request(self) -> TrialRequest | None:
         while self._tests:
             request = self._tests.popleft()
-            if key(request.parameters) not in self._known:
+            if key(request.parameters) not in self._tested:
                 return request
         by_spent = sorted(self.engines.values(), key=lambda engine: engine.spent(queued=False))
         return next((request for engine in by_spent if (request := engine.next_request())), None)
@@ -378,7 +382,7 @@ class Comparison:
             network = {label: best[label] for label in self.skeleton.choices()}
             for run in range(self.test_runs):
                 request = self._request(name, 'test', self.seed + TEST_SEED_OFFSET + run, network)
-                if key(request.parameters) not in self._known:
+                if key(request.parameters) not in self._tested:
                     self._tests.append(request)
 
     def _finish(self, parameter_id: int, result: dict | None) -> None:
@@ -398,7 +402,7 @@ class Comparison:
                     'a trial of %s failed (%s), %s: %s', request.strategy, reason, outcome, request.parameters
                 )
             if again:
-                (self._tests if is_test else self.engines[request.strategy].queue).appendleft(request)
+                self._tests.appendleft(request) if is_test else self.engines[request.strategy].put_back(request)
         if not again and not is_test:
             self.engines[request.strategy].finish(request, result)
         self._dispatch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, ModelEvent, TrainingEndEvent
 from nni.nas.space import ExecutableModelSpace, ModelStatus
+
+from .arguments import UNITS
 
 __all__ = ['TrialEngine', 'TrialRequest', 'key']
 
@@ -62,6 +64,8 @@ class TrialEngine(ExecutionEngine):
     back just before it may make the next. So what it asks for depends on its seed and the results, never on which trial
     was faster, and after ``nnictl resume`` it asks for the same trials again and has all that it had learned.
 
+    Sums are kept as trials come and go: to ask and to answer takes as long with a hundred thousand trials as with ten.
+
     Args:
         strategy: its name.
         budget: how much it may spend.
@@ -94,11 +98,15 @@ class TrialEngine(ExecutionEngine):
         self._enqueued, self._macs = enqueued, macs
         self._lock, self._telling = threading.RLock(), threading.RLock()
         self._models: list[ExecutableModelSpace] = []
-        self._refused = 0
+        self._refused = self._retrainings = 0
         self._said_over = self._closed = False
         self.queue: deque[TrialRequest] = deque()
         self.requests: list[TrialRequest] = []
+        self._untold: dict[TrialRequest, None] = {}  # in the order of the requests
         self._earlier: dict[str, TrialRequest] = {}
+        self._spent: dict[str, float] = dict.fromkeys(UNITS, 0)  # by all that has a result
+        self._planned: Counter[float] = Counter()  # epochs of a trial without a result, to how many such trials
+        self._seconds_per_epoch: float | None = None  # the slowest so far
 
     def take(self, parameters: dict[str, Any]) -> TrialRequest | None:
         """Take the request of these parameters from the queue; None where it is not there."""
@@ -108,10 +116,19 @@ class TrialEngine(ExecutionEngine):
                 self.queue.remove(request)
             return request
 
+    def put_back(self, request: TrialRequest) -> None:
+        """A request that a worker had failed: it is the next to be taken."""
+        with self._lock:
+            self.queue.appendleft(request)
+
     def remember(self, request: TrialRequest) -> None:
         """A result of an earlier run of the experiment. It counts, whether or not the strategy asks for it again."""
         with self._lock:
+            told_before = self._earlier.get(key(request.parameters))
+            if told_before is not None:
+                self._count(told_before.result, -1)
             self._earlier[key(request.parameters)] = request
+            self._count(request.result)
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
         """Queue models for training, whether or not a worker is free; what the budgets do not allow fails at once."""
@@ -122,9 +139,10 @@ class TrialEngine(ExecutionEngine):
                 self._models.append(model)
                 self._refused = 0 if request else self._refused + 1
                 if request:
-                    self.requests.append(request)
+                    self._retrainings += 1
+                    answered = self._enqueue(request)
             if request:
-                self._enqueue(request)
+                self._go_on(request, answered)
             else:
                 self._tell(TrainingEndEvent(model, ModelStatus.Failed))
             if self._refused == REFUSALS:
@@ -134,7 +152,7 @@ class TrialEngine(ExecutionEngine):
         """The request that trains ``model``; None where it is over ``max_macs``, or its training over the budget."""
         if not self.fits(model.sample):
             return None
-        request = self._retrain(model.sample, sum(r.model is not None for r in self.requests))
+        request = self._retrain(model.sample, self._retrainings)
         request.model = model
         return request if key(request.parameters) in self._earlier or self._affordable() else None
 
@@ -142,29 +160,51 @@ class TrialEngine(ExecutionEngine):
         """Queue the one-shot search."""
         request = self._search()
         with self._lock:
-            self.requests.append(request)
-        self._enqueue(request)
+            answered = self._enqueue(request)
+        self._go_on(request, answered)
         return request
 
     def fits(self, sample: dict[str, Any]) -> bool:
         """Is the network of ``sample`` within ``max_macs``?"""
         return self.max_macs is None or self._macs(sample) <= self.max_macs
 
-    def _enqueue(self, request: TrialRequest) -> None:
-        with self._lock:
-            earlier = self._earlier.pop(key(request.parameters), None)
-            if earlier is None:
-                self.queue.append(request)
+    def _enqueue(self, request: TrialRequest) -> bool:
+        """Queue a request, or answer it with the result of an earlier run; was it answered?"""
+        self.requests.append(request)
+        self._untold[request] = None
+        earlier = self._earlier.pop(key(request.parameters), None)
         if earlier is None:
+            self.queue.append(request)
+            self._planned[request.epochs] += 1
+        else:
+            request.result, request.ended = earlier.result, True  # what it spent is counted already
+        return earlier is not None
+
+    def _go_on(self, request: TrialRequest, answered: bool) -> None:
+        if answered:
+            self._has_ended(request)
+        else:
             self._enqueued()
             self._tell_what_is_due()
-        else:
-            self.finish(request, earlier.result)
 
     def finish(self, request: TrialRequest, result: dict[str, Any] | None) -> None:
         """A request has ended; ``result`` is None where it was given up."""
         with self._lock:
             request.result, request.ended = result, True
+            if result is not None or not request.attempts:
+                self._planned[request.epochs] -= 1
+            if result is not None:
+                self._count(result)
+        self._has_ended(request)
+
+    def _count(self, result: dict[str, Any], times: int = 1) -> None:
+        """Count what a trial spent; -1 times where it turns out to be counted otherwise."""
+        for unit in UNITS:
+            self._spent[unit] += times * (1 if unit == 'trials' else result[unit])
+        if result['epochs']:
+            self._seconds_per_epoch = max(self._seconds_per_epoch or 0.0, result['seconds'] / result['epochs'])
+
+    def _has_ended(self, request: TrialRequest) -> None:
         if self.window is None:
             self._tell_of(request)
         else:
@@ -198,14 +238,10 @@ class TrialEngine(ExecutionEngine):
 
     def _due(self) -> TrialRequest | None:
         with self._lock:
-            index = next((i for i, r in enumerate(self.requests) if not r.done.is_set()), None)
-            if index is None or not self.requests[index].ended:
+            request = next(iter(self._untold), None)
+            if request is None or not request.ended:
                 return None
-            return (
-                self.requests[index]
-                if self._closed or self._said_over or index <= len(self.requests) - self.window
-                else None
-            )
+            return request if self._closed or self._said_over or len(self._untold) >= self.window else None
 
     def _tell_of(self, request: TrialRequest) -> None:
         result = request.result
@@ -213,6 +249,8 @@ class TrialEngine(ExecutionEngine):
             if result is not None:
                 self._tell(FinalMetricEvent(request.model, result['default']))
             self._tell(TrainingEndEvent(request.model, ModelStatus.Failed if result is None else ModelStatus.Trained))
+        with self._lock:
+            self._untold.pop(request, None)
         request.done.set()
 
     def _tell(self, event: ModelEvent) -> None:
@@ -228,8 +266,8 @@ class TrialEngine(ExecutionEngine):
 
     def idle_worker_available(self) -> bool:
         with self._lock:
-            pending = sum(not request.done.is_set() for request in self.requests)
-            if self.unit == 'seconds' and pending and self._seconds_per_epoch() is None:
+            pending = len(self._untold)
+            if self.unit == 'seconds' and pending and self._seconds_per_epoch is None:
                 return False
             return not self.queue and (self.window is None or pending < self.window)
 
@@ -241,26 +279,14 @@ class TrialEngine(ExecutionEngine):
         """
         unit = unit or self.unit
         with self._lock:
-            waiting = [] if queued else self.queue
-            planned = [
-                r for r in self.requests if r.result is None and r not in waiting and (r.attempts or not r.ended)
-            ]
-            spent = sum(1 if unit == 'trials' else r.result[unit] for r in self._trained())
-            return spent + sum(self._planned(r.epochs, unit) for r in planned)
+            planned = self._planned if queued else self._planned - Counter(r.epochs for r in self.queue)
+            return self._spent[unit] + sum(n * self._cost(epochs, unit) for epochs, n in planned.items())
 
-    def _planned(self, epochs: float, unit: str) -> float:
+    def _cost(self, epochs: float, unit: str) -> float:
         """What a trial of ``epochs`` will cost."""
         if unit == 'seconds':
-            return epochs * (self._seconds_per_epoch() or 0.0)
+            return epochs * (self._seconds_per_epoch or 0.0)
         return 1 if unit == 'trials' else epochs
-
-    def _seconds_per_epoch(self) -> float | None:
-        """The slowest so far; None before the first."""
-        return max((r.result['seconds'] / r.result['epochs'] for r in self._trained()), default=None)
-
-    def _trained(self) -> list[TrialRequest]:
-        """All that has a result."""
-        return [r for r in (*self.requests, *self._earlier.values()) if r.result is not None]
 
     def budget_available(self) -> bool:
         """Is there compute left for one more model to be trained?
@@ -277,12 +303,13 @@ class TrialEngine(ExecutionEngine):
         with self._lock:
             if self._closed or self._refused >= REFUSALS:
                 return False
-            return self.spent() + self._planned(self._retrain_epochs, self.unit) <= self.budget + TOLERANCE
+            return self.spent() + self._cost(self._retrain_epochs, self.unit) <= self.budget + TOLERANCE
 
     def best(self) -> dict[str, Any] | None:
         """Parameters of the trained network of the highest validation accuracy; of several, the one of fewest MACs."""
         with self._lock:
-            trained = [r for r in self._trained() if r.parameters['stage'] == 'retrain']
+            known = [r for r in (*self.requests, *self._earlier.values()) if r.result is not None]
+            trained = [r for r in known if r.parameters['stage'] == 'retrain']
         best = max(trained, key=lambda r: (r.result['default'], -r.result['macs']), default=None)
         return best and best.parameters
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from nni.nas.space import SimplifiedModelSpace
 from numpy.random import RandomState
 
@@ -27,6 +29,10 @@ class BudgetedSpace(SimplifiedModelSpace):
 
     cost: Cost
     max_macs: float | None = None
+
+    def freeze(self, sample: Sample) -> SimplifiedModelSpace:
+        # NNI copies a sample with its labels, which hold their parts: most of the memory of a tuner with many trials.
+        return super().freeze({sys.intern(str(label)): value for label, value in sample.items()})
 
     def random(self, memo: Sample | None = None, random_state: RandomState | None = None) -> SimplifiedModelSpace:
         memo, random_state = {} if memo is None else memo, random_state or RandomState()

@@ -12,8 +12,8 @@ from torch.utils.data import TensorDataset
 
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs, shipped_skeletons
 from search_space.latency import measure
-from search_space.lightnl import affinity_first, compact_channels
-from search_space.mixed import mixed_contexts, mixed_product
+from search_space.lightnl import affinity_first, compact_channels, contexts
+from search_space.mixed import mixed_product
 from strategies import AutoNL
 from strategies.gated_lightnl import affinity_steps, nested_candidates
 from strategies.selection import measuring
@@ -103,7 +103,7 @@ def test_the_nested_product_is_the_direct_one_of_every_ratio_and_stride(ratio, s
     x = torch.randn(2, 16, 7, 9, dtype=torch.float64)
     ratios = {r: float(r == ratio) for r in (0.125, 0.25, 0.5)}
     strides = {s: float(s == stride) for s in (2, 1)}
-    y = mixed_product(x, mixed_contexts(x, 0.5, strides), ratios, strides)
+    y = mixed_product(x, ratios, strides)
     torch.testing.assert_close(y, affinity_first(x, ratio, stride))
 
 
@@ -116,8 +116,8 @@ def test_the_norms_of_affinity_steps_are_those_of_the_affinities_themselves():
     x = torch.randn(3, 16, 7, 5, dtype=torch.float64)
     ratios, strides = [0.125, 0.25, 0.5], [4, 2, 1]
     k = [compact_channels(16, ratio) for ratio in ratios]
-    contexts = mixed_contexts(x, 0.5, strides)
-    wider, finer = affinity_steps(contexts, contexts[1][:, :, : k[-1]], k, strides)
+    _, by_stride = contexts(x, 0.5, strides)
+    wider, finer = affinity_steps(by_stride, by_stride[1][:, :, : k[-1]], k, strides)
 
     def squared(a: torch.Tensor) -> torch.Tensor:
         return a.square().sum((1, 2)).mean()

@@ -511,9 +511,8 @@ def test_a_free_worker_goes_to_the_strategy_that_has_spent_least():
     comparison = Experiment({'one': RANDOM, 'other': RANDOM}).tuner._comparison
     for name, spent in (('one', 4.0), ('other', 2.0)):
         engine = comparison.engines[name]
-        engine.requests.append(TrialRequest(name, {}, result={'epochs': spent}, ended=True))
-        engine.requests.append(TrialRequest(name, {}, epochs=2))
-        engine.queue.append(engine.requests[-1])
+        engine.remember(TrialRequest(name, {}, result={'epochs': spent, 'seconds': 1.0}, ended=True))
+        engine.submit_models(comparison._spaces[name].random())
     assert [comparison._next_request().strategy for _ in range(2)] == ['other', 'one']
 
 

@@ -30,21 +30,20 @@ class Records:
     def __init__(self, folder, tuner='strategies.tuner.StrategyTuner', seed=0, **params):
         (folder / 'db').mkdir(parents=True)
         self.experiment, self.folder, self._clock = Experiment(folder), folder, 1_800_000_000_000
-        self.database = sqlite3.connect(folder / 'db' / 'nni.sqlite')
+        self.database = sqlite3.connect(folder / 'db' / 'nni.sqlite', isolation_level=None)
         self.database.executescript(SCHEMA)
         if tuner:
-            params |= {'experimentName': 'a test', 'trialCodeDirectory': '/srv/somebody/code'}
+            params = {'trialConcurrency': 2, **params, 'experimentName': 'a test'}
+            params['trialCodeDirectory'] = '/srv/somebody/code'
             params['tuner'] = {'className': tuner, 'classArgs': {**ARGUMENTS, 'seed': seed}}
             row = [json.dumps(params), str(folder)]
             self.database.execute("insert into ExperimentProfile values (?, 'x', 9, 0, null, ?, 0, 1)", row)
-        self.database.commit()
 
     def event(self, trial, event, parameters=None):
         self._clock += 1000
         data = parameters and json.dumps({'parameter_id': 0, 'parameters': parameters})
         row = [self._clock, trial, event, data]
         self.database.execute("insert into TrialJobEvent values (?, ?, ?, ?, '', 0, '', '')", row)
-        self.database.commit()
 
     def start(self, trial, strategy='random', stage='retrain', seed=0, **parameters):
         self.event(trial, 'RUNNING', {'strategy': strategy, 'stage': stage, 'seed': seed, **parameters})
@@ -52,7 +51,6 @@ class Records:
     def metric(self, trial, kind, data):
         row = [self._clock, trial, kind, data]
         self.database.execute("insert into MetricData values (?, ?, '0', ?, 0, ?)", row)
-        self.database.commit()
 
     def epoch(self, trial, epoch, **numbers):
         self.metric(trial, 'PERIODICAL', json.dumps(json.dumps({'default': 0.0, 'epoch': epoch, **numbers})))
