@@ -1,0 +1,145 @@
+"""``python -m benchmarks.ground_truth``: the table of an experiment's trainings, and what it shows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from search_space import Skeleton, load_skeleton
+
+from .table import BUDGETS, FILE, GroundTruth, shown, write_table
+
+NEAR_BEST = 0.01
+"""Networks this far below the best are said to be at the ceiling."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.ground_truth', description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+    collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml')
+    collect.add_argument('experiment', help="NNI's id, the experiment's folder, or the URL of its web UI")
+    collect.add_argument('--out', type=Path, default=FILE, metavar='FILE', help=f'by default {FILE.name} beside it')
+    describe = commands.add_parser('describe', help='print spread, noise between seeds, and what each choice does')
+    describe.add_argument('--table', type=Path, default=FILE, metavar='FILE', help="by default the package's")
+    describe.add_argument('--budgets', type=float, nargs='+', default=BUDGETS, metavar='MACS')
+    args = parser.parse_args(arguments)
+    try:
+        if args.command == 'collect':
+            return _collect(args.experiment, args.out)
+        print(description(GroundTruth(args.table), args.budgets))
+        return 0
+    except (ValueError, OSError) as error:
+        print(f'python -m benchmarks.ground_truth: {error}', file=sys.stderr)
+        return 2
+
+
+def _collect(name: str, out: Path) -> int:
+    from analysis.experiment import find_experiment
+
+    experiment = find_experiment(name)
+    arguments = (experiment.profile()['params'].get('tuner') or {}).get('classArgs') or {}
+    trials = dict.fromkeys(event['trialJobId'] for event in experiment.trial_events())
+    records = [record for record in map(_record, (experiment.trial_file(t, 'trial.json') for t in trials)) if record]
+    if not records:
+        raise ValueError(f'experiment {experiment.id}: no training of the ground truth has ended in it')
+    recipes, rows = {}, {}
+    for record in records:
+        parameters, result = record['parameters'], record['result']
+        skeleton = load_skeleton(parameters['skeleton'])
+        recipe = {key: value for key, value in parameters.items() if key not in ('seed', *skeleton.choices())}
+        recipes[json.dumps(recipe, sort_keys=True)] = recipe
+        row = {key: parameters[key] for key in (*skeleton.choices(), 'seed')}
+        rows[json.dumps(row)] = row | {
+            'validation_accuracy': result['default'],
+            **{key: result[key] for key in ('test_accuracy', 'macs', 'params', 'seconds')},
+        }
+    if len(recipes) > 1:
+        raise ValueError(
+            f'experiment {experiment.id}: its trainings are of {len(recipes)} recipes; one table holds one'
+        )
+    (recipe,) = recipes.values()
+    write_table(out, {k: v for k, v in recipe.items() if k not in ('strategy', 'stage')}, list(rows.values()))
+    wanted = arguments.get('seeds', 1) * sum(1 for _ in load_skeleton(recipe['skeleton']).networks())
+    print(f'{out}: {len(rows)} of {wanted} trainings')
+    if len(rows) < wanted:
+        print(f'those that are missing: nnictl resume {experiment.id}, then collect again', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _record(text: str | None) -> dict[str, Any] | None:
+    """A trial's parameters and result; None where it has none, or was no training of the ground truth."""
+    try:
+        record = json.loads(text or '')
+        return record if record['parameters']['strategy'] == 'ground-truth' else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def description(truth: GroundTruth, budgets) -> str:
+    """Spread, noise between seeds, what each choice does, and the best under each budget."""
+    accuracy, recipe = truth.accuracy, {k: v for k, v in truth.recipe.items() if k != 'skeleton'}
+    quantiles = np.quantile(accuracy, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    lines = [
+        f'{len(truth.networks)} networks of {truth.skeleton.name}, each from {len(truth.seeds)} seeds, '
+        f'{truth.seconds.sum() / 3600:.1f} hours of training ({truth.seconds.mean():.1f} s each)',
+        f'recipe: {", ".join(f"{key} {value}" for key, value in recipe.items())}',
+        'test accuracy, mean over seeds: '
+        + ', '.join(f'{n} {q:.2%}' for n, q in zip(('least', '5%', '25%', 'median', '75%', '95%', 'best'), quantiles)),
+        f'within {NEAR_BEST:.0%} of the best: {(accuracy >= accuracy.max() - NEAR_BEST).mean():.1%} of the networks',
+        *_noise(truth),
+        'mean accuracy where a choice shows, by candidate:',
+        *(f'  {line}' for line in _effects(truth)),
+    ]
+    for budget in budgets:
+        within = np.flatnonzero(truth.within(budget))
+        best = within[accuracy[within].argmax()]
+        lines.append(
+            f'best of the {len(within)} networks within {budget:,.0f} MACs: {accuracy[best]:.2%}, '
+            f'{truth.macs[best]:,} MACs: {written(truth.skeleton, truth.networks[best])}'
+        )
+    return '\n'.join(lines)
+
+
+def _noise(truth: GroundTruth) -> list[str]:
+    tau = kendalltau(truth.validation.mean(1), truth.accuracy).statistic
+    lines = [f"Kendall's tau of validation and test accuracy, means over seeds: {tau:.3f}"]
+    if len(truth.seeds) > 1:
+        noise = np.sqrt(truth.test.var(1, ddof=1).mean())
+        between = kendalltau(truth.test[:, 0], truth.test[:, 1]).statistic
+        lines.append(
+            f'noise between seeds: standard deviation {noise:.2%} of a training (of all networks: '
+            f"{truth.accuracy.std():.2%}); Kendall's tau of the first two seeds {between:.3f}"
+        )
+    return lines
+
+
+def _effects(truth: GroundTruth) -> list[str]:
+    """A line per label: mean accuracy of the networks that show it, by candidate."""
+    frames = [shown(truth.skeleton, sample) for sample in truth.networks]
+    lines = []
+    for label, candidates in truth.skeleton.choices().items():
+        means = [
+            (c, np.mean([a for a, sample in zip(truth.accuracy, frames) if sample.get(label) == c])) for c in candidates
+        ]
+        spread = max(mean for _, mean in means) - min(mean for _, mean in means)
+        lines.append(f'{label}: {", ".join(f"{c} {mean:.2%}" for c, mean in means)}; apart by {spread:.2%}')
+    return lines
+
+
+def written(skeleton: Skeleton, sample: dict[str, Any]) -> str:
+    """A network in a line: where its LightNL is, then the other choices."""
+    positions = skeleton.lightnl_positions(sample)
+    others = [f'{k} {v}' for k, v in sample.items() if not k.rpartition('/')[2].startswith('lightnl')]
+    lightnl = ', '.join(f'{row}: {ratio:g}/{stride}' for row, (ratio, stride) in positions.items())
+    return '; '.join([f'LightNL {lightnl}' if lightnl else 'no LightNL', *others])
+
+
+if __name__ == '__main__':
+    sys.exit(main())
