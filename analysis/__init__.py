@@ -18,6 +18,7 @@ _HOMES = {
         'lightnl_positions',
         'pareto_front',
         'supernet_accuracy',
+        'time_use',
         'trials',
     ),
 }

@@ -123,21 +123,28 @@ def _plot(args) -> int:
 
 def _table(args) -> int:
     from .experiment import find_experiment
-    from .tables import comparison, trials
+    from .tables import comparison, frames, time_use
 
     experiment = find_experiment(args.experiment)
     experiment.tuner_arguments()
     status = _wait(experiment) if args.wait else experiment.status()
-    read = trials(experiment)
-    if read.empty and not args.wait:
+    read = frames(experiment)
+    if read.trials.empty and not args.wait:
         raise ValueError(f'experiment {experiment.id} is empty: no trial was started in it yet')
-    frame = comparison(read).drop(columns=['experiment', 'experiment_seed']).set_index('strategy')
+    frame = comparison(read.trials).drop(columns=['experiment', 'experiment_seed']).set_index('strategy')
     if args.csv:
         print(frame.to_csv(), end='')
         return _exit_status(args, status)
     print(f'Experiment {experiment.id}: {status}')
     formatters = {column: _formatter(template) for column, template in FORMATS.items()}
     print(frame.to_string(formatters=formatters, na_rep='-'))
+    seconds = _formatter('{:.1f}')
+    for row in time_use(read, {experiment.id: experiment.profile()['params']['trialConcurrency']}).itertuples():
+        print(
+            f'{row.wall_clock / 60:.1f} minutes with {row.workers} workers, {row.not_training:.0%} of it not training: '
+            f'{row.trial_overhead:.0%} in the start and end of trials (median {seconds(row.trial_start)} s and '
+            f'{seconds(row.trial_end)} s), {row.idle:.0%} without a trial'
+        )
     folder = getattr(experiment, 'folder', None)
     if folder is not None:
         print(f'Trials, their logs and networks: {folder}')

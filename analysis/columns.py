@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-__all__ = ['COMPARISON', 'EXPERIMENTS', 'METRICS', 'TRAJECTORIES', 'TRIALS', 'UNREADABLE', 'label_type', 'typed']
+__all__ = [
+    'COMPARISON',
+    'EXPERIMENTS',
+    'METRICS',
+    'TIME_USE',
+    'TRAJECTORIES',
+    'TRIALS',
+    'UNREADABLE',
+    'label_type',
+    'typed',
+]
 
 _TEXT, _WHOLE, _NUMBER, _TIME = 'string', 'Int64', 'Float64', 'datetime64[ms, UTC]'
 
@@ -99,6 +109,19 @@ COMPARISON: Columns = {
     'seconds': (_NUMBER, 'of training, likewise'),
     'trials': (_WHOLE, 'their number, tests included'),
     'failed': (_WHOLE, 'of them, FAILED'),
+}
+
+TIME_USE: Columns = {
+    'experiment': (_TEXT, "NNI's id of the experiment"),
+    'experiment_seed': (_WHOLE, 'seed of the experiment'),
+    'workers': (_WHOLE, 'trialConcurrency: trials at once'),
+    'wall_clock': (_NUMBER, "seconds from the first trial's start to the last one's end"),
+    'training': (_NUMBER, "fraction of the workers' time in which a trial was training"),
+    'not_training': (_NUMBER, 'the rest of it: trial_overhead and idle'),
+    'trial_overhead': (_NUMBER, "fraction of the workers' time in which a trial started, ended, or failed"),
+    'idle': (_NUMBER, "fraction of the workers' time in which no trial was there"),
+    'trial_start': (_NUMBER, 'seconds from the start of a trial to its first training step, median'),
+    'trial_end': (_NUMBER, 'seconds from the last training step of a trial to its end, median'),
 }
 
 

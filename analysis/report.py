@@ -22,7 +22,7 @@ from search_space.whole_file import write_whole
 from . import columns, plots
 from .result_set import ResultSet, versions
 from .statistics import paired_differences, rank_correlation, strategy_means
-from .tables import comparison, supernet_accuracy
+from .tables import comparison, supernet_accuracy, time_use
 
 __all__ = ['write_report']
 
@@ -383,7 +383,27 @@ class _Page:
         )
         which = 'All' if len(shown) == len(self.trials) else f'The first {len(shown)} of {len(self.trials)}'
         table = _table(frame, f'{which} trials, in the order in which they were started; all columns: trials.csv.')
-        return f'{figure}<details><summary>{which} trials</summary>{table}</details>'
+        return f'{figure}{self._time_use()}<details><summary>{which} trials</summary>{table}</details>'
+
+    def _time_use(self) -> str:
+        experiments = self.results.experiments
+        workers = {row.experiment: row.configuration['trialConcurrency'] for row in experiments.itertuples()}
+        used = time_use(self.results, workers)
+        if used.empty:
+            return ''
+        frame = pd.DataFrame(
+            {
+                'seed': used.experiment_seed,
+                'workers': used.workers,
+                'minutes': (used.wall_clock / 60).map(_decimal),
+                'training': used.training.map(_percent),
+                'start and end of trials': used.trial_overhead.map(_percent),
+                'no trial': used.idle.map(_percent),
+                "a trial's start, s": used.trial_start.map(_decimal),
+                "a trial's end, s": used.trial_end.map(_decimal),
+            }
+        )
+        return _table(frame, "What the workers' time went into; a trial's start and end: medians.")
 
     def _failures(self) -> str:
         failed = self.trials[self.trials.failure.notna()]

@@ -12,7 +12,7 @@ import pandas as pd
 from search_space import PRESENT, Skeleton, load_skeleton
 from search_space.skeleton import label
 
-from .columns import COMPARISON, METRICS, TRAJECTORIES, TRIALS, UNREADABLE, label_type, typed
+from .columns import COMPARISON, METRICS, TIME_USE, TRAJECTORIES, TRIALS, UNREADABLE, label_type, typed
 from .experiment import ENDED, Experiment, RunningExperiment
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     'pareto_front',
     'row_count',
     'supernet_accuracy',
+    'time_use',
     'trials',
 ]
 
@@ -273,6 +274,47 @@ def comparison(trials: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append(row)
     return typed(pd.DataFrame(rows), COMPARISON)
+
+
+def time_use(read: Frames, workers: dict[str, int]) -> pd.DataFrame:
+    """How much of an experiment's wall-clock is training: a row per experiment that has trials which have ended.
+
+    ``training = sum(seconds of trials) / (workers * wall_clock)``. A trial that has no result counts up to the last
+    epoch that it reported. Columns are ``analysis.columns.TIME_USE``.
+
+    Args:
+        read: of an experiment, or several.
+        workers: experiment to its trialConcurrency.
+    """
+    epochs = read.metrics.sort_values(['trial', 'epoch'], kind='stable').groupby('trial')
+    first, last = epochs.first(), epochs.last()
+    rows = []
+    for experiment, own in read.trials[read.trials.ended.notna()].groupby('experiment', sort=False):
+        own = own.set_index('trial')
+        wall_clock = _seconds(own.ended.max() - own.started.min())
+        available = workers[experiment] * wall_clock
+        trained = own.seconds.fillna(last.seconds.reindex(own.index)).fillna(0).astype(float)
+        present = (own.ended - own.started).map(_seconds).astype(float)
+        started = first.reported.reindex(own.index) - pd.to_timedelta(first.seconds.reindex(own.index), unit='s')
+        rows.append(
+            {
+                'experiment': experiment,
+                'experiment_seed': own.experiment_seed.iloc[0],
+                'workers': workers[experiment],
+                'wall_clock': wall_clock,
+                'training': trained.sum() / available,
+                'not_training': 1 - trained.sum() / available,
+                'trial_overhead': (present - trained).sum() / available,
+                'idle': 1 - present.sum() / available,
+                'trial_start': (started - own.started).map(_seconds).median(),
+                'trial_end': (own.ended - last.reported.reindex(own.index)).map(_seconds).median(),
+            }
+        )
+    return typed(pd.DataFrame(rows), TIME_USE)
+
+
+def _seconds(duration) -> float:
+    return duration / pd.Timedelta(seconds=1)
 
 
 def best_so_far(trials: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from analysis import (
     lightnl_positions,
     pareto_front,
     supernet_accuracy,
+    time_use,
     trials,
 )
 
@@ -32,6 +33,30 @@ def test_the_best_network_is_the_most_accurate_and_of_those_the_cheapest(records
     assert (row.test_accuracy, row.test_runs) == (pytest.approx(0.85), 2)
     assert row.test_spread == pytest.approx(0.1)
     assert (row.epochs, row.seconds, row.trials, row.failed) == (6, 10.5, 5, 0)
+
+
+def test_what_the_workers_time_went_into_adds_up(records):
+    records.start('a')  # a second later than the clock's start, as every event is a second after the one before
+    records.epoch('a', 0)
+    records.event('b', 'RUNNING')
+    records.epoch('a', 1, seconds=0.25)
+    records.event('b', 'FAILED')
+    records.epoch('a', 2, seconds=1.5)
+    records.final('a', default=0.9, macs=1, params=1, epochs=2, seconds=1.5)
+    records.event('a', 'SUCCEEDED')
+    read = frames(records.experiment)
+    (row,) = time_use(read, {records.experiment.id: 2}).itertuples()
+    assert (row.wall_clock, row.workers) == (3, 2)
+    assert row.training == pytest.approx(1.5 / 6)
+    assert row.idle == pytest.approx(1 - (3 + 1) / 6)
+    assert row.training + row.trial_overhead + row.idle == pytest.approx(1)
+    assert row.not_training == pytest.approx(row.trial_overhead + row.idle)
+    assert (row.trial_start, row.trial_end) == (0.75, 1)
+
+
+def test_time_is_used_only_by_trials_that_have_ended(records):
+    records.start('a')
+    assert time_use(frames(records.experiment), {records.experiment.id: 2}).empty
 
 
 def test_an_unfinished_experiment_with_failures_is_read(records):
