@@ -20,8 +20,21 @@ TESTED = {
     'nnictl create --config experiment.yaml': 'test_it_ends_done_with_a_table_of_all_strategies',
     'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',
     'nnictl stop': 'test_it_ends_done_with_a_table_of_all_strategies',
+    'python -m trials export': 'test_an_exported_network_gives_the_logits_of_the_trained_one_at_any_batch',
+    'python benchmarks/networks.py': 'test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes',
+    'python benchmarks/block.py': (
+        'test_it_prints_a_line_a_shape_batch_and_mode_what_was_left_out_and_what_became_of_every_goal'
+    ),
+    'python benchmarks/scale.py': 'test_it_says_what_each_size_costs_and_how_that_grows',
     'python benchmarks/search_seeds.py': 'test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice',
     'python benchmarks/search_step.py': 'test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal',
+    'python benchmarks/search_quality.py': 'test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice',
+    'python benchmarks/ablations.py': 'test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export',
+    'nnictl create --config benchmarks/ground_truth/experiment.yaml': (
+        'test_it_is_killed_and_resumed_and_its_table_has_every_training_once'
+    ),
+    'python -m benchmarks.ground_truth collect': 'test_the_table_is_collected_from_what_the_trials_left',
+    'python -m benchmarks.ground_truth describe': 'test_the_description_says_spread_noise_and_what_choices_do',
     'python -m search_space latency': 'test_the_command_measures_stores_and_tells_how_well_it_predicts',
 }
 """Commands that take long, by how they begin, and the test that runs them at a smaller size."""
@@ -86,7 +99,7 @@ def test_a_long_command_of_the_readme_is_run_by_another_test(command):
 @pytest.mark.parametrize('number', range(len(re.findall(r'^```python\n', README, flags=re.M))))
 def test_the_python_of_the_readme_runs(number, tmp_path):
     code = re.findall(r'^```python\n(.*?)^```', README, flags=re.M | re.S)[number]
-    code = code.replace("load('cued-digits')", "load('cued-digits', canvases=320)").replace('epochs=18', 'epochs=7')
+    code = code.replace("load('cued-digits')", "load('cued-digits', canvases=320)").replace('epochs=14', 'epochs=7')
     done = subprocess.run(
         [sys.executable, '-c', code],
         cwd=tmp_path,

@@ -149,7 +149,9 @@ def killed(tmp_path_factory, configuration):
         wait_for(lambda: records.succeeded('autonl', 'search') and records.succeeded('evolution'))
         wait_for(lambda: records.running('retrain', checkpoint=True))
         before = experiment.processes()
-        the_process(experiment, 'node', '--port').kill()
+        manager = the_process(experiment, 'node', '--port')
+        manager.kill()
+        psutil.wait_procs([manager], timeout=60)  # until it is reaped it is one that runs, to nnictl
         resume(experiment)
         _, outlived = psutil.wait_procs(before, timeout=60)
         finished = records.succeeded()
@@ -242,14 +244,16 @@ def test_stopped_and_resumed_in_trouble_it_completes(troubled):
 def test_a_search_that_diverges_is_given_up_with_its_reason(troubled):
     frame = trials(troubled.records.nni)
     searches = frame[frame.strategy == 'diverges']
-    assert searches.status.tolist() == ['FAILED', 'FAILED']
+    assert set(searches.status) == {'FAILED'}
+    assert len(searches) in (2, 3)  # the third where both had failed when the experiment was stopped: a resume tries anew
     for trial in searches.trial:
         reason = json.loads((troubled.records.folder / trial / 'failure.json').read_text())
         assert reason['type'] == 'FloatingPointError'
         assert 'is infinite at step 1' in reason['error']
     log = (troubled.records.experiment.folder / 'log' / 'dispatcher.log').read_text()
-    assert log.count('is infinite at step 1') == 2
-    assert log.count('it is given up') == 1
+    # The tuner waits some seconds for a result before it calls a trial failed: the stop may come in between.
+    assert log.count('is infinite at step 1') >= len(searches) - 1
+    assert 'it is given up' in log
     assert searches.failure.str.contains('the threshold loss is infinite at step 1').all()  # in the report
     assert 'diverges' in troubled.table.stdout
 
