@@ -245,7 +245,10 @@ def test_a_search_that_diverges_is_given_up_with_its_reason(troubled):
     frame = trials(troubled.records.nni)
     searches = frame[frame.strategy == 'diverges']
     assert set(searches.status) == {'FAILED'}
-    assert len(searches) in (2, 3)  # the third where both had failed when the experiment was stopped: a resume tries anew
+    assert len(searches) in (
+        2,
+        3,
+    )  # a third where both had failed before the stop: a resume tries anew
     for trial in searches.trial:
         reason = json.loads((troubled.records.folder / trial / 'failure.json').read_text())
         assert reason['type'] == 'FloatingPointError'
