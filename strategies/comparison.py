@@ -21,10 +21,11 @@ from search_space import LightNLSpace, load_skeleton, macs
 from search_space.skeleton import candidates_of
 
 from .arguments import HELD_OUT, argument_problems, restricted_skeleton
-from .engine import TrialEngine, TrialRequest, key
+from .engine import TrialEngine, TrialRequest
 from .macs_budget import BudgetedSpace
 from .nni_manager import NniManager
 from .one_shot_trial import OneShotTrial, search_passes
+from .parameter_key import key
 from .strategy_class import make_strategy, strategy_class
 
 __all__ = ['Comparison', 'Contender', 'contender']

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import Counter, deque
@@ -15,8 +14,9 @@ from nni.nas.execution.event import FinalMetricEvent, ModelEvent, TrainingEndEve
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 from .arguments import UNITS
+from .parameter_key import key
 
-__all__ = ['TrialEngine', 'TrialRequest', 'key']
+__all__ = ['TrialEngine', 'TrialRequest']
 
 _logger = logging.getLogger(__name__)
 
@@ -312,8 +312,3 @@ class TrialEngine(ExecutionEngine):
             trained = [r for r in known if r.parameters['stage'] == 'retrain']
         best = max(trained, key=lambda r: (r.result['default'], -r.result['macs']), default=None)
         return best and best.parameters
-
-
-def key(parameters: dict[str, Any]) -> str:
-    """What tells one trial's parameters from another's."""
-    return json.dumps(parameters, sort_keys=True)

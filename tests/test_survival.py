@@ -12,7 +12,7 @@ import pytest
 from nnictl_experiment import nni_experiment
 
 from analysis import Experiment, trials
-from strategies.engine import key
+from strategies.parameter_key import key
 from strategies.tuner import StrategyTuner
 from trials.checkpoint import checkpoint_path
 

@@ -19,6 +19,7 @@ from search_space.skeleton import Skeleton, load_skeleton
 from strategies.arguments import restricted_skeleton
 from strategies.end_with_manager import end_with_manager
 from strategies.nni_manager import NniManager
+from strategies.parameter_key import key
 
 __all__ = ['GroundTruthTuner', 'trainings']
 
@@ -97,14 +98,14 @@ class GroundTruthTuner(Tuner):
 
             TrialParameters.from_flat(every[0])
             in_table = self._in_table() if self._resume_table else set()
-            if all(_key(parameters) in in_table for parameters in every):
+            if all(key(parameters) in in_table for parameters in every):
                 raise ValueError('all trainings are in the table already: without resume_table they are run again')
         except ValueError as error:
             _logger.error('%s', error)
             threading.Thread(target=self._manager().stop_experiment, daemon=True).start()
             raise
-        self._trainings = {_key(parameters): parameters for parameters in every}
-        self._queue = dict.fromkeys(key for key in self._trainings if key not in in_table)
+        self._trainings = {key(parameters): parameters for parameters in every}
+        self._queue = dict.fromkeys(training for training in self._trainings if training not in in_table)
         _logger.info('%d of %d trainings are to be run', len(self._queue), len(self._trainings))
 
     def _check(self) -> None:
@@ -130,7 +131,7 @@ class GroundTruthTuner(Tuner):
         samples = frame[[*skeleton.choices()]].to_dict('records')
         common = {'strategy': 'ground-truth', 'stage': 'test', **recipe}
         return {
-            _key({**common, 'seed': seed, **skeleton.canonical(sample)})
+            key({**common, 'seed': seed, **skeleton.canonical(sample)})
             for seed, sample in zip(frame.seed.tolist(), samples, strict=True)
         }
 
@@ -146,24 +147,24 @@ class GroundTruthTuner(Tuner):
 
     def _put_off_what_runs(self) -> None:
         try:
-            resumed = [_key(parameters) for parameters in self._manager().unfinished().values()]
+            resumed = [key(parameters) for parameters in self._manager().unfinished().values()]
         except Exception:
             _logger.exception('NNI could not be asked for the trials of earlier runs: those that run are run twice')
             return
-        for key in resumed:
-            if key in self._queue:
-                self._queue[key] = self._queue.pop(key)  # to the end
+        for training in resumed:
+            if training in self._queue:
+                self._queue[training] = self._queue.pop(training)  # to the end
 
     def _dispatch(self) -> None:
         """Give waiting workers what is queued; end the experiment where nothing is left."""
         with self._lock:
             while self._workers and self._queue:
-                key = next(iter(self._queue))
+                training = next(iter(self._queue))
                 worker = self._workers.popleft()
-                self._sent[worker] = self._running[worker] = key
-                self._attempts[key] += 1
-                del self._queue[key]
-                self._send(worker, self._trainings[key])
+                self._sent[worker] = self._running[worker] = training
+                self._attempts[training] += 1
+                del self._queue[training]
+                self._send(worker, self._trainings[training])
             if self._send is not None and not self._queue and not self._running and not self._ended:
                 self._ended = True
                 threading.Thread(target=self._end, daemon=True).start()
@@ -186,36 +187,36 @@ class GroundTruthTuner(Tuner):
             parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
             value = json.loads(value) if isinstance(value, str) else value
             if _is_result(value):
-                self._finish(_key(parameters))
+                self._finish(key(parameters))
 
-    def _finish(self, key: str) -> None:
+    def _finish(self, training: str) -> None:
         with self._lock:
-            if key not in self._trainings:
+            if training not in self._trainings:
                 return
-            self._finished.add(key)
-            self._queue.pop(key, None)
-            self._running = {worker: running for worker, running in self._running.items() if running != key}
+            self._finished.add(training)
+            self._queue.pop(training, None)
+            self._running = {worker: running for worker, running in self._running.items() if running != training}
         self._dispatch()
 
     def trial_end(self, parameter_id, success, **kwargs):
         with self._lock:
-            key = self._running.get(parameter_id)
-        if key is not None:
-            timer = threading.Timer(GRACE_SECONDS[bool(success)], self._failed, (parameter_id, key))
+            training = self._running.get(parameter_id)
+        if training is not None:
+            timer = threading.Timer(GRACE_SECONDS[bool(success)], self._failed, (parameter_id, training))
             timer.daemon = True
             timer.start()
 
-    def _failed(self, parameter_id: int, key: str) -> None:
+    def _failed(self, parameter_id: int, training: str) -> None:
         """A trial has ended, and no result of its training has come."""
         with self._lock:
-            if self._running.get(parameter_id) != key:
+            if self._running.get(parameter_id) != training:
                 return
             del self._running[parameter_id]
-            again = self._attempts[key] < self._max_attempts
+            again = self._attempts[training] < self._max_attempts
             outcome = 'it is tried again' if again else 'it is given up'
-            _logger.warning('a training has failed (%s), %s: %s', self._why_failed(parameter_id), outcome, key)
+            _logger.warning('a training has failed (%s), %s: %s', self._why_failed(parameter_id), outcome, training)
             if again:
-                self._queue[key] = None
+                self._queue[training] = None
         self._dispatch()
 
     def _why_failed(self, parameter_id: int) -> str:
@@ -223,10 +224,6 @@ class GroundTruthTuner(Tuner):
             return self._manager().why_failed(parameter_id)
         except Exception as error:
             return f'its log could not be had: {error}'
-
-
-def _key(parameters: dict[str, Any]) -> str:
-    return json.dumps(parameters, sort_keys=True)
 
 
 def _is_result(value: Any) -> bool:

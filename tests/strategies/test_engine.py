@@ -12,6 +12,7 @@ from search_space import LightNLSpace, load_skeleton
 from strategies.arguments import UNITS
 from strategies.engine import TrialEngine, TrialRequest
 from strategies.macs_budget import BudgetedSpace
+from strategies.parameter_key import key
 
 SPACE = BudgetedSpace.from_model(LightNLSpace(load_skeleton('cued')))
 DICE = RandomState(0)
@@ -140,3 +141,11 @@ def test_a_decision_is_as_much_work_after_many_trials_as_after_few(unit, window)
 
 def test_a_sample_has_plain_labels():
     assert {type(label) for label in SPACE.random(random_state=DICE).sample} == {str}
+
+
+def test_what_nni_passes_on_is_known_again():
+    """Its manager writes JSON as JavaScript does: a whole number has no decimal point."""
+    sent = {'learning_rate': 1.0, 'class/target_macs': [2e6, 2.5], 'row01/lightnl_ratio': 0.125, 'seed': 1}
+    passed_on = {'seed': 1, 'row01/lightnl_ratio': 0.125, 'class/target_macs': [2000000, 2.5], 'learning_rate': 1}
+    assert key(sent) == key(passed_on)
+    assert key(sent) != key(sent | {'learning_rate': 1.5})
