@@ -5,16 +5,15 @@ import random
 from benchmarks.ground_truth.table import write_table
 from search_space import load_skeleton, macs, params
 
-SKELETON = load_skeleton('cued-200')
+SKELETON = load_skeleton('cued-300')
 NETWORKS = list(SKELETON.networks())
 RECIPE = {
-    'skeleton': 'cued-200',
+    'skeleton': 'cued-300',
     'dataset': 'cued-digits',
     'dataset/canvases': 100,
     'epochs': 2,
     'batch_size': 16,
     'learning_rate': 0.005,
-    'gradient_clip': 1.0,
 }
 
 
