@@ -164,6 +164,7 @@ class Comparison:
         self._tested: set[str] = set()  # tests that have a result
         self._failed: Counter[str] = Counter()  # trials of earlier runs
         self._resumed: dict[str, int] = {}  # parameter ids of trials that NNI has started again, until asked for
+        self._last_earlier_id = -1
         self._send: Any = None
         self._threads: dict[str, threading.Thread] = {}
         self._tests: deque[TrialRequest] | None = None
@@ -211,7 +212,7 @@ class Comparison:
             if self._send is None:
                 self._ask_of_earlier_trials()
             self._send = send
-            self._workers.extend(parameter_ids)
+            self._workers.extend(i for i in parameter_ids if i > self._last_earlier_id)
             for name, strategy in list(self.strategies.items()):
                 if name not in self._threads:
                     if type(strategy)._run is RegularizedEvolution._run:
@@ -323,6 +324,7 @@ class Comparison:
         try:
             self._resumed = {key(p): parameter_id for parameter_id, p in self._manager().unfinished().items()}
             self._failed = Counter(key(parameters) for parameters in self._manager().failed())
+            self._last_earlier_id = self._manager().last_earlier_id()
         except Exception:
             _logger.exception('NNI could not be asked for the trials of earlier runs: what has no result is run anew')
 

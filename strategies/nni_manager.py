@@ -62,6 +62,16 @@ class NniManager:
         records = [json.loads(job['hyperParameters'][0]) for job in self._jobs() if _is_unfinished(job)]
         return {record['parameter_id']: record['parameters'] for record in records}
 
+    def last_earlier_id(self) -> int:
+        """The highest parameter id of the trials that NNI starts, or has started, again after ``nnictl resume``; -1 for
+        none. Asked before this tuner has sent any.
+
+        Ids go on after it. But where such a trial ends before the tuner was there, NNI asks for one more under an id of
+        before, and then takes its result, and its end, for the earlier trial's: that id must be left unanswered. It is
+        one more than there are workers, so none stays idle for it.
+        """
+        return max((json.loads(job['hyperParameters'][0])['parameter_id'] for job in self._jobs()), default=-1)
+
     def failed(self) -> list[dict]:
         """Parameters of all trials that have ended, and not well; not of those that a lost host has ended."""
         excused = ('SUCCEEDED', 'SYS_CANCELED')

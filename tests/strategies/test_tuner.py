@@ -51,6 +51,9 @@ class Manager:
     def unfinished(self):
         return self.again
 
+    def last_earlier_id(self):
+        return max(self.again, default=-1)
+
     def failed(self):
         return self.failures
 
@@ -479,6 +482,10 @@ def test_a_trial_that_nni_starts_again_itself_answers_the_request_for_it(ends, s
     parameters, result = whole.finished[number]
     resumed = Experiment({'random': RANDOM}, concurrency=1, known=whole.finished[:number])
     resumed.manager.again, resumed._ids = {7: parameters}, 8
+    # Workers under ids of before: their results would be taken for those of earlier trials.
+    sent, send = [], resumed._send
+    resumed._send = lambda parameter_id, parameters: (sent.append(parameter_id), send(parameter_id, parameters))
+    resumed.tuner.generate_multiple_parameters([0, 1], st_callback=resumed._send)
 
     def end():
         if ends == 'well':
@@ -490,6 +497,8 @@ def test_a_trial_that_nni_starts_again_itself_answers_the_request_for_it(ends, s
     ended.start()
     resumed.run()
     ended.join()
+    assert sent
+    assert min(sent) >= 8
     left = [p for p, _ in whole.finished[number + (ends == 'well') :]]
     assert sorted(map(str, resumed.started)) == sorted(map(str, left))
 
