@@ -304,10 +304,10 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
     import search_space.nni_nas  # noqa: F401 - before NNI's strategies
+    from benchmarks.one_shot_search import trial_and_clip
     from strategies.strategy_class import make_strategy
-    from trials.parameters import TrialParameters
 
-    TrialParameters.from_flat({'strategy': 's', 'stage': 'search', 'seed': 0, 'class': 's', **recipe})
+    trial_and_clip({'seed': 0, 'class': 's', **recipe})
     for name in variants:
         own = {**arguments, **VARIANTS[name].arguments}
         make_strategy(own.pop('class'), own)

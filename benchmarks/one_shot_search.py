@@ -28,7 +28,7 @@ from trials import datasets
 from trials.evaluator import evaluator, loader
 from trials.parameters import TrialParameters
 
-__all__ = ['FinishedSearch', 'passes', 'search']
+__all__ = ['FinishedSearch', 'passes', 'search', 'trial_and_clip']
 
 BATCHES = 20
 """Held-out batches that a network is measured on in the supernet."""
@@ -69,26 +69,46 @@ def passes(strategy: OneShotStrategy, epochs: int) -> int:
     return epochs if type(strategy) is RandomOneShot else search_passes(strategy, epochs)
 
 
+def trial_and_clip(parameters: dict[str, Any]) -> tuple[TrialParameters, float]:
+    """A search trial, and the largest norm of the weights' gradient, which such a trial leaves to its strategy.
+
+    Args:
+        parameters: a search trial's, flat (:meth:`TrialParameters.from_flat`), and ``gradient_clip``.
+
+    Raises:
+        ValueError: the parameters are not valid.
+    """
+    searching = {**parameters, 'strategy': 'benchmark', 'stage': 'search'}
+    clip = searching.pop('gradient_clip', 0)
+    if not isinstance(clip, int | float) or not clip >= 0:
+        raise ValueError(f'gradient_clip must be a number of at least 0, not {clip!r}')
+    return TrialParameters.from_flat(searching), clip
+
+
 def search(parameters: dict[str, Any]) -> FinishedSearch:
     """Search, as a trial of these parameters would.
 
     Args:
-        parameters: a search trial's, flat (:meth:`TrialParameters.from_flat`).
+        parameters: as of :func:`trial_and_clip`.
 
     Raises:
         ValueError: the parameters are not valid.
     """
     for name in ('pytorch_lightning', 'nni'):
         logging.getLogger(name).setLevel(logging.ERROR)
-    trial = TrialParameters.from_flat({'strategy': 'benchmark', 'stage': 'search', **parameters})
+    trial, clip = trial_and_clip(parameters)
     torch.set_num_threads(trial.threads)
     pl.seed_everything(trial.seed, verbose=False)
     skeleton = trial.space()
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
-    made = strategy_class(trial.search_class)(**trial.search_arguments)
+    strategy = strategy_class(trial.search_class)
     names = inspect.signature(evaluator).parameters
     recipe = {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
+    if strategy is RandomOneShot:  # Lightning steps, and clips
+        made, recipe['gradient_clip'] = strategy(**trial.search_arguments), clip
+    else:
+        made = strategy(**{'gradient_clip_val': clip or None, **trial.search_arguments})
     started = time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore')  # Lightning recommends worker processes and a logger, NNI what it deprecates

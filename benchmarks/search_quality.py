@@ -63,8 +63,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     'tpe': {'class': 'nni.nas.strategy.TPE', 'optimize_mode': 'maximize'},
 }
 MULTI_TRIAL = ('random', 'evolution', 'tpe')
-SEARCH_EPOCHS = 18
-"""Of AutoNL's search; the others' follow from its passes over the data."""
+SEARCH_EPOCHS = 14
+"""Of AutoNL's search, as in experiment.yaml; the others' follow from its passes over the data."""
 
 SUPERNET_NETWORKS = 100
 """Networks that evolution measures in RandomOneShot's supernet, for each budget."""
@@ -405,10 +405,10 @@ def check(settings: Settings, names: list[str]) -> None:
         ValueError: a recipe, or a strategy's argument, is not valid.
     """
     import search_space.nni_nas  # noqa: F401 - before NNI's strategies
+    from benchmarks.one_shot_search import trial_and_clip
     from strategies.strategy_class import make_strategy
-    from trials.parameters import TrialParameters
 
-    TrialParameters.from_flat({'strategy': 's', 'stage': 'search', 'seed': 0, 'class': 's', **settings.recipe})
+    trial_and_clip({'seed': 0, 'class': 's', **settings.recipe})
     logging.getLogger('nni').setLevel(logging.ERROR)
     for name in names:
         arguments = dict(settings.strategies[name])

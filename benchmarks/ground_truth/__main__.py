@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from search_space import Skeleton, load_skeleton
 
-from .table import BUDGETS, FILE, GroundTruth, shown, write_table
+from .table import BUDGETS, FILE, RESULTS, GroundTruth, read_table, shown, write_table
 
 NEAR_BEST = 0.01
 """Networks this far below the best are said to be at the ceiling."""
@@ -22,7 +22,7 @@ NEAR_BEST = 0.01
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.ground_truth', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
-    collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml')
+    collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml, or add to it')
     collect.add_argument('experiment', help="NNI's id, the experiment's folder, or the URL of its web UI")
     collect.add_argument('--out', type=Path, default=FILE, metavar='FILE', help=f'by default {FILE.name} beside it')
     describe = commands.add_parser('describe', help='print spread, noise between seeds, and what each choice does')
@@ -55,7 +55,7 @@ def _collect(name: str, out: Path) -> int:
         recipe = {key: value for key, value in parameters.items() if key not in ('seed', *skeleton.choices())}
         recipes[json.dumps(recipe, sort_keys=True)] = recipe
         row = {key: parameters[key] for key in (*skeleton.choices(), 'seed')}
-        rows[json.dumps(row)] = row | {
+        rows[tuple(row.values())] = row | {
             'validation_accuracy': result['default'],
             **{key: result[key] for key in ('test_accuracy', 'macs', 'params', 'seconds')},
         }
@@ -64,13 +64,31 @@ def _collect(name: str, out: Path) -> int:
             f'experiment {experiment.id}: its trainings are of {len(recipes)} recipes; one table holds one'
         )
     (recipe,) = recipes.values()
-    write_table(out, {k: v for k, v in recipe.items() if k not in ('strategy', 'stage')}, list(rows.values()))
+    recipe = {key: value for key, value in recipe.items() if key not in ('strategy', 'stage')}
+    rows = _in_table(out, recipe) | rows
+    write_table(out, recipe, list(rows.values()))
     wanted = arguments.get('seeds', 1) * sum(1 for _ in load_skeleton(recipe['skeleton']).networks())
     print(f'{out}: {len(rows)} of {wanted} trainings')
     if len(rows) < wanted:
-        print(f'those that are missing: nnictl resume {experiment.id}, then collect again', file=sys.stderr)
+        print(
+            f'those that are missing: nnictl resume {experiment.id}, then collect again; or, from the table of the '
+            f'package, nnictl create --config benchmarks/ground_truth/experiment.yaml',
+            file=sys.stderr,
+        )
         return 1
     return 0
+
+
+def _in_table(file: Path, recipe: dict[str, Any]) -> dict[tuple, dict[str, Any]]:
+    """The rows of a table that is there already, by network and seed."""
+    if not file.exists():
+        return {}
+    known, frame = read_table(file)
+    if known != recipe:
+        raise ValueError(f'{file}: a table of another recipe is there: move it away, or name another file with --out')
+    keys = [*load_skeleton(recipe['skeleton']).choices(), 'seed']
+    rows = frame[[*keys, *RESULTS]].to_dict('records')
+    return {tuple(row[key] for key in keys): row for row in rows}
 
 
 def _record(text: str | None) -> dict[str, Any] | None:

@@ -14,13 +14,13 @@ from search_space import macs
 from search_space.skeleton import Sample, Skeleton, load_skeleton
 from search_space.whole_file import write_whole
 
-__all__ = ['BUDGETS', 'FILE', 'RESULTS', 'GroundTruth', 'shown', 'write_table']
+__all__ = ['BUDGETS', 'FILE', 'RESULTS', 'GroundTruth', 'read_table', 'shown', 'write_table']
 
 FILE = Path(__file__).parent / 'networks.csv'
 """The table that comes with the package."""
 
 BUDGETS = (1_535_000, 1_680_000, 1_715_000)
-"""MACs budgets that a third, two thirds and nine tenths of the networks of ``cued-300`` meet."""
+"""MACs budgets that a third, two thirds and nine tenths of the networks of ``cued-200`` meet."""
 
 RESULTS = ('validation_accuracy', 'test_accuracy', 'macs', 'params', 'seconds')
 """Columns of a training, after the choices and the seed."""
@@ -55,7 +55,7 @@ class GroundTruth:
     """
 
     def __init__(self, file: str | Path = FILE):
-        self.recipe, frame = _read(Path(file))
+        self.recipe, frame = read_table(file)
         self.skeleton: Skeleton = load_skeleton(self.recipe['skeleton'])
         self.networks: list[Sample] = list(self.skeleton.networks())
         self._index = {_key(sample): index for index, sample in enumerate(self.networks)}
@@ -109,7 +109,16 @@ def shown(skeleton: Skeleton, sample: Sample) -> Sample:
     return {label: candidate for label, candidate in sample.items() if shows(label)}
 
 
-def _read(file: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def read_table(file: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What all trainings have in common, ``skeleton`` among it, and a row per training that there is.
+
+    Args:
+        file: of the table, complete or not.
+
+    Raises:
+        ValueError: there is no such file, or it is not such a table.
+    """
+    file = Path(file)
     try:
         text = file.read_text('utf-8')
     except FileNotFoundError:

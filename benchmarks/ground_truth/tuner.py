@@ -19,6 +19,7 @@ from search_space.skeleton import Skeleton, load_skeleton
 from strategies.arguments import restricted_skeleton
 from strategies.end_with_manager import end_with_manager
 from strategies.nni_manager import NniManager
+from strategies.parameter_key import key
 
 __all__ = ['GroundTruthTuner', 'trainings']
 
@@ -46,16 +47,17 @@ def trainings(name: str, space: Skeleton, seeds: int, recipe: dict[str, Any]) ->
 class GroundTruthTuner(Tuner):
     """Has each of :func:`trainings` run once, and again where it fails; then the experiment is DONE.
 
-    What identifies a training is its parameters, never NNI's id of them: ids start again after ``nnictl resume``, and
-    of two trials that start at once either may get the other's parameters. A result that came before a resume is not
-    trained again. What ran then NNI starts again by itself; here it goes to the end of the queue, where its result will
-    find it. What has failed is tried once more at the end of the queue too.
+    A result that came before ``nnictl resume`` is not trained again. What ran then NNI starts again by itself; here it
+    goes to the end of the queue, where its result will find it. What has failed is tried once more at the end of the
+    queue too; so is, of two trials that started at once and got each other's parameters, the one whose end NNI takes
+    for the other's, unless its result comes first.
 
     Args:
         skeleton: name of the space's skeleton.
         seeds: trainings of each network.
         recipe: of every training; keys as in :class:`trials.parameters.TrialParameters`.
         max_attempts: how often a training is started before it is given up.
+        resume_table: whether what the package's table holds of this recipe is left out.
         manager: makes what asks and tells NNI's manager.
     """
 
@@ -65,17 +67,20 @@ class GroundTruthTuner(Tuner):
         seeds: int,
         recipe: dict[str, Any],
         max_attempts: int = 2,
+        resume_table: bool = False,
         manager: Callable[[], NniManager] = NniManager,
     ):
         self._skeleton, self._seeds, self._recipe = skeleton, seeds, recipe
-        self._max_attempts, self._manager = max_attempts, manager
+        self._max_attempts, self._resume_table, self._manager = max_attempts, resume_table, manager
         self._lock = threading.RLock()
         self._trainings: dict[str, dict] = {}  # parameters by what identifies them
         self._queue: dict[str, None] = {}  # in order
+        self._sent: dict[int, str] = {}  # by NNI's id of the parameters, of this run
         self._running: dict[int, str] = {}
         self._attempts: Counter[str] = Counter()
         self._finished: set[str] = set()
         self._workers: deque[int] = deque()
+        self._last_earlier_id = -1
         self._send: Callable[[int, dict], None] | None = None
         self._ended = False
         end_with_manager()
@@ -93,50 +98,75 @@ class GroundTruthTuner(Tuner):
             from trials.parameters import TrialParameters
 
             TrialParameters.from_flat(every[0])
+            in_table = self._in_table() if self._resume_table else set()
+            if all(key(parameters) in in_table for parameters in every):
+                raise ValueError('all trainings are in the table already: without resume_table they are run again')
         except ValueError as error:
             _logger.error('%s', error)
             threading.Thread(target=self._manager().stop_experiment, daemon=True).start()
             raise
-        self._trainings = {_key(parameters): parameters for parameters in every}
-        self._queue = dict.fromkeys(self._trainings)
+        self._trainings = {key(parameters): parameters for parameters in every}
+        self._queue = dict.fromkeys(training for training in self._trainings if training not in in_table)
+        _logger.info('%d of %d trainings are to be run', len(self._queue), len(self._trainings))
 
     def _check(self) -> None:
         for name, value in (('seeds', self._seeds), ('max_attempts', self._max_attempts)):
             if type(value) is not int or value < 1:
                 raise ValueError(f'{name} must be a whole number of at least 1, not {value!r}')
+        if not isinstance(self._resume_table, bool):
+            raise ValueError(f'resume_table must be true or false, not {self._resume_table!r}')
         if not isinstance(self._recipe, dict):
             raise ValueError(f'recipe must be a mapping, the recipe of every training, not {self._recipe!r}')
+
+    def _in_table(self) -> set[str]:
+        """What identifies the trainings that the package's table holds; none where it is of another recipe."""
+        from .table import FILE, read_table
+
+        if not FILE.exists():
+            return set()
+        recipe, frame = read_table(FILE)
+        if recipe != {'skeleton': self._skeleton, **self._recipe}:
+            _logger.warning('%s is of another recipe: nothing of it counts here', FILE)
+            return set()
+        skeleton = load_skeleton(self._skeleton)
+        samples = frame[[*skeleton.choices()]].to_dict('records')
+        common = {'strategy': 'ground-truth', 'stage': 'test', **recipe}
+        return {
+            key({**common, 'seed': seed, **skeleton.canonical(sample)})
+            for seed, sample in zip(frame.seed.tolist(), samples, strict=True)
+        }
 
     def generate_multiple_parameters(self, parameter_id_list, **kwargs):
         """None at once: each id is answered through ``st_callback``, as long as there is something to train."""
         with self._lock:
             if self._send is None:
-                self._put_off_what_runs()
+                self._ask_of_earlier_trials()
             self._send = kwargs['st_callback']
-            self._workers.extend(parameter_id_list)
+            self._workers.extend(i for i in parameter_id_list if i > self._last_earlier_id)
         self._dispatch()
         return []
 
-    def _put_off_what_runs(self) -> None:
+    def _ask_of_earlier_trials(self) -> None:
         try:
-            resumed = [_key(parameters) for parameters in self._manager().unfinished().values()]
+            resumed = [key(parameters) for parameters in self._manager().unfinished().values()]
+            self._last_earlier_id = self._manager().last_earlier_id()
         except Exception:
             _logger.exception('NNI could not be asked for the trials of earlier runs: those that run are run twice')
             return
-        for key in resumed:
-            if key in self._queue:
-                self._queue[key] = self._queue.pop(key)  # to the end
+        for training in resumed:
+            if training in self._queue:
+                self._queue[training] = self._queue.pop(training)  # to the end
 
     def _dispatch(self) -> None:
         """Give waiting workers what is queued; end the experiment where nothing is left."""
         with self._lock:
             while self._workers and self._queue:
-                key = next(iter(self._queue))
+                training = next(iter(self._queue))
                 worker = self._workers.popleft()
-                self._running[worker] = key
-                self._attempts[key] += 1
-                del self._queue[key]
-                self._send(worker, self._trainings[key])
+                self._sent[worker] = self._running[worker] = training
+                self._attempts[training] += 1
+                del self._queue[training]
+                self._send(worker, self._trainings[training])
             if self._send is not None and not self._queue and not self._running and not self._ended:
                 self._ended = True
                 threading.Thread(target=self._end, daemon=True).start()
@@ -149,8 +179,9 @@ class GroundTruthTuner(Tuner):
             _logger.exception('all is trained, but NNI could not be told: stop it with nnictl stop')
 
     def receive_trial_result(self, parameter_id, parameters, value, **kwargs):
-        if _is_result(value):
-            self._finish(parameters)
+        # Not by ``parameters``: NNI has forgotten them where they were sent through the callback, and gives ''.
+        if _is_result(value) and parameter_id in self._sent:
+            self._finish(self._sent[parameter_id])
 
     def import_data(self, data):
         for record in data:
@@ -158,37 +189,36 @@ class GroundTruthTuner(Tuner):
             parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
             value = json.loads(value) if isinstance(value, str) else value
             if _is_result(value):
-                self._finish(parameters)
+                self._finish(key(parameters))
 
-    def _finish(self, parameters: dict[str, Any]) -> None:
-        key = _key(parameters)
+    def _finish(self, training: str) -> None:
         with self._lock:
-            if key not in self._trainings:
+            if training not in self._trainings:
                 return
-            self._finished.add(key)
-            self._queue.pop(key, None)
-            self._running = {worker: running for worker, running in self._running.items() if running != key}
+            self._finished.add(training)
+            self._queue.pop(training, None)
+            self._running = {worker: running for worker, running in self._running.items() if running != training}
         self._dispatch()
 
     def trial_end(self, parameter_id, success, **kwargs):
         with self._lock:
-            key = self._running.get(parameter_id)
-        if key is not None:
-            timer = threading.Timer(GRACE_SECONDS[bool(success)], self._failed, (parameter_id, key))
+            training = self._running.get(parameter_id)
+        if training is not None:
+            timer = threading.Timer(GRACE_SECONDS[bool(success)], self._failed, (parameter_id, training))
             timer.daemon = True
             timer.start()
 
-    def _failed(self, parameter_id: int, key: str) -> None:
+    def _failed(self, parameter_id: int, training: str) -> None:
         """A trial has ended, and no result of its training has come."""
         with self._lock:
-            if self._running.get(parameter_id) != key:
+            if self._running.get(parameter_id) != training:
                 return
             del self._running[parameter_id]
-            again = self._attempts[key] < self._max_attempts
+            again = self._attempts[training] < self._max_attempts
             outcome = 'it is tried again' if again else 'it is given up'
-            _logger.warning('a training has failed (%s), %s: %s', self._why_failed(parameter_id), outcome, key)
+            _logger.warning('a training has failed (%s), %s: %s', self._why_failed(parameter_id), outcome, training)
             if again:
-                self._queue[key] = None
+                self._queue[training] = None
         self._dispatch()
 
     def _why_failed(self, parameter_id: int) -> str:
@@ -196,10 +226,6 @@ class GroundTruthTuner(Tuner):
             return self._manager().why_failed(parameter_id)
         except Exception as error:
             return f'its log could not be had: {error}'
-
-
-def _key(parameters: dict[str, Any]) -> str:
-    return json.dumps(parameters, sort_keys=True)
 
 
 def _is_result(value: Any) -> bool:

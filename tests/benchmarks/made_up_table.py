@@ -5,15 +5,16 @@ import random
 from benchmarks.ground_truth.table import write_table
 from search_space import load_skeleton, macs, params
 
-SKELETON = load_skeleton('cued-300')
+SKELETON = load_skeleton('cued-200')
 NETWORKS = list(SKELETON.networks())
 RECIPE = {
-    'skeleton': 'cued-300',
+    'skeleton': 'cued-200',
     'dataset': 'cued-digits',
     'dataset/canvases': 100,
     'epochs': 2,
     'batch_size': 16,
     'learning_rate': 0.005,
+    'gradient_clip': 1.0,
 }
 
 

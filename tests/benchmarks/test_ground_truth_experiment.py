@@ -13,16 +13,17 @@ from benchmarks.ground_truth.table import RESULTS
 from search_space import load_skeleton, nni_search_space
 
 pytestmark = [pytest.mark.slow, pytest.mark.experiment]
-TRAININGS = 4
+TRAININGS = 6
 
 
 def small_experiment() -> dict:
-    """Two networks from two seeds; as the configuration of a file in the project's root."""
+    """Two networks from three seeds; as the configuration of a file in the project's root."""
     configuration = yaml.safe_load((ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml').read_text())
     del configuration['searchSpaceFile']
-    choices = {label: candidates[:1] for label, candidates in load_skeleton('cued-300').choices().items()}
+    choices = {label: candidates[:1] for label, candidates in load_skeleton('cued-200').choices().items()}
     configuration['searchSpace'] = nni_search_space(choices | {'row04/kernel': (3, 5)})
     configuration['trialCodeDirectory'] = configuration['tuner']['codeDirectory'] = '.'
+    configuration['tuner']['classArgs']['seeds'] = 3
     configuration['tuner']['classArgs']['recipe'] |= {'dataset/canvases': 100, 'epochs': 1}
     return configuration
 
@@ -61,7 +62,8 @@ def test_it_is_killed_and_resumed_and_its_table_has_every_training_once(tmp_path
         collected = experiment.command('-m', 'benchmarks.ground_truth', 'collect', experiment.id, '--out', str(out))
         assert f'{TRAININGS} of 600 trainings' in collected.stdout, collected.stderr
     table = pd.read_csv(out, comment='#')
-    assert sorted(zip(table.seed, table['row04/kernel'])) == [(0, 3), (0, 5), (1, 3), (1, 5)]
+    assert sorted(zip(table.seed, table['row04/kernel'])) == [(seed, kernel) for seed in range(3) for kernel in (3, 5)]
     assert table[list(RESULTS)].notna().all(axis=None)
-    # What ran when the manager was killed is run again, and so is what NNI told the tuner too late, or of another id.
-    assert len(finished()) <= 2 * TRAININGS
+    # What ran when the manager was killed, two, is run again, and may be here too while NNI does so; one may have been
+    # taken for another at the start, and one result come too late.
+    assert len(finished()) <= TRAININGS + 4

@@ -84,7 +84,7 @@ def test_any_gate_setting_exports_the_network_that_the_supernet_is(name):
             torch.testing.assert_close(network(x), logits, rtol=1e-4, atol=1e-4)
         assert cost.expected(strategy.oneshot_module.choice_weights()).item() == cost(sample)
         seen.add(str(skeleton.canonical(sample)))
-    assert len(seen) > 40
+    assert len(seen) > 30
 
 
 def test_with_every_insertion_gate_closed_lightnl_is_exactly_the_identity(searched):
