@@ -458,7 +458,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar='NAME=VALUE',
         help="of the searches' recipe, or STRATEGY.ARGUMENT=VALUE of a strategy",
     )
-    parser.add_argument('--tau-networks', type=int, default=100, metavar='N', help="of Kendall's tau (default: 100)")
+    parser.add_argument('--tau-networks', type=int, default=50, metavar='N', help="of Kendall's tau (default: 50)")
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw regret against compute')
@@ -474,7 +474,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     done = {tuple(key) for key in frame[['strategy', 'seed', 'settings']].values} if len(frame) else set()
-    jobs = [(settings, name, seed) for name in args.strategies for seed in seeds]
+    jobs = [(settings, name, seed) for seed in seeds for name in args.strategies]  # what is there early is of all
     jobs = [job for job in jobs if (job[1], job[2], settings.of(job[1])) not in done]
     frame = run(jobs, frame, args)
     of_these = frame.settings == frame.strategy.map(settings.of)
