@@ -26,7 +26,7 @@ RESULTS = ('validation_accuracy', 'test_accuracy', 'macs', 'params', 'seconds')
 """Columns of a training, after the choices and the seed."""
 
 MAKE = (
-    'nnictl create --config benchmarks/ground_truth/experiment.yaml trains its networks (two hours on two cores), '
+    'nnictl create --config benchmarks/ground_truth/experiment.yaml trains its networks (150 minutes on two cores), '
     'then python -m benchmarks.ground_truth collect ID writes it'
 )
 

@@ -358,7 +358,7 @@ def test_a_file_that_is_no_table_is_refused(text, tmp_path):
         GroundTruth(tmp_path / 'networks.csv')
 
 
-@pytest.mark.skipif(not FILE.exists(), reason='the trainings take two hours')
+@pytest.mark.skipif(not FILE.exists(), reason='the trainings take hours')
 def test_the_table_of_the_package_is_of_its_experiment():
     recipe, frame = read_table(FILE)
     arguments = yaml.safe_load(EXPERIMENT.read_text())['tuner']['classArgs']
