@@ -5,10 +5,10 @@ import random
 from benchmarks.ground_truth.table import write_table
 from search_space import load_skeleton, macs, params
 
-SKELETON = load_skeleton('cued-200')
+SKELETON = load_skeleton('cued-160')
 NETWORKS = list(SKELETON.networks())
 RECIPE = {
-    'skeleton': 'cued-200',
+    'skeleton': 'cued-160',
     'dataset': 'cued-digits',
     'dataset/canvases': 100,
     'epochs': 2,

@@ -20,7 +20,7 @@ def small_experiment() -> dict:
     """Two networks from three seeds; as the configuration of a file in the project's root."""
     configuration = yaml.safe_load((ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml').read_text())
     del configuration['searchSpaceFile']
-    choices = {label: candidates[:1] for label, candidates in load_skeleton('cued-200').choices().items()}
+    choices = {label: candidates[:1] for label, candidates in load_skeleton('cued-160').choices().items()}
     configuration['searchSpace'] = nni_search_space(choices | {'row04/kernel': (3, 5)})
     configuration['trialCodeDirectory'] = configuration['tuner']['codeDirectory'] = '.'
     configuration['tuner']['classArgs']['seeds'] = 3

@@ -160,6 +160,7 @@ BAD = [
         {'dataset': 'cued-digits', 'dataset/cluter': 3},
         "cued-digits: unknown argument 'cluter'; did you mean 'clutter'?",
     ),
+    ({'dataset': 'cued-digits', 'dataset/square': 17}, 'square must be a whole number from 1 to 16, not 17'),
     ({'dataset': 'cued-digits', 'dataset/clutter': 0.5}, 'clutter must be a whole number of at least 0, not 0.5'),
     ({'dataset': 'cued-digits', 'dataset/colours': 4}, 'colours must be 2 or 3, not 4'),
     ({'dataset': 'cued-digits', 'dataset/noise': -1}, 'noise must be a number of grey levels from 0 to 16, not -1'),

@@ -34,16 +34,16 @@ def colour_at(image, rows, columns) -> int:
     return {(True, False): 0, (False, True): 1, (True, True): 2}[red, green]
 
 
-@pytest.mark.parametrize('colours', [2, 3])
-def test_the_label_is_the_digit_of_the_squares_colour(colours):
+@pytest.mark.parametrize(('colours', 'side'), [(2, 3), (3, 3), (2, 1), (2, 5), (3, 16)])
+def test_the_label_is_the_digit_of_the_squares_colour(colours, side):
     digits = np.arange(10)
     scans = np.stack([np.full((8, 8), (digit + 1) / 16, np.float32) for digit in digits])  # brightness tells the digit
     seen = set()
-    for image, label in cued_digits.canvases(scans, digits, 200, seed=3, colours=colours):
+    for image, label in cued_digits.canvases(scans, digits, 200, seed=3, colours=colours, square=side):
         square = image[2].nonzero()
-        assert len(square) == 9
+        assert len(square) == side * side
         rows, columns = square[:, 0], square[:, 1]
-        assert rows.max() - rows.min() == columns.max() - columns.min() == 2
+        assert rows.max() - rows.min() == columns.max() - columns.min() == side - 1
         colour = colour_at(image, rows, columns)
         seen.add(colour)
         image[:, rows, columns] = 0
@@ -85,7 +85,7 @@ def test_noise_is_of_the_deviation_that_it_says_and_stays_in_grey_levels():
     assert (noisy[grey] - 0.5).mul(16).std().item() == pytest.approx(2, abs=0.15)
 
 
-@pytest.mark.parametrize('knobs', [{'colours': 3}, {'clutter': 4}, {'noise': 1.5}, {'canvases': 500}])
+@pytest.mark.parametrize('knobs', [{'colours': 3}, {'square': 5}, {'clutter': 4}, {'noise': 1.5}, {'canvases': 500}])
 def test_every_knob_makes_another_data_set_that_is_the_same_from_the_cache(knobs, cache):
     first, plain = load('cued-digits', **knobs), load('cued-digits')
     assert len(first.train) == knobs.get('canvases', 6000)

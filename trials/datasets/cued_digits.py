@@ -1,10 +1,10 @@
 """Cued digits: real handwriting, and an answer that needs two far-apart places of the image at once.
 
 A 32×32×3 canvas in four quadrants. Two different scans stand at random places of two random quadrants, one in the red
-channel, one in the green. In a third quadrant stands a 3×3 square, in red and blue or in green and blue: the label is
+channel, one in the green. In a third quadrant stands a square, 3×3, in red and blue or in green and blue: the label is
 the digit of that colour. A convolution near the input sees one quadrant; a non-local block sees all four.
 
-Harder versions have a third colour, clutter, noise, or fewer canvases to learn from.
+Harder versions have a third colour, clutter, noise, or fewer canvases to learn from; a larger square makes easier ones.
 
 The handwriting is scikit-learn's bundled 1,797 scans of 8×8 pixels in 17 grey levels (UCI's optical recognition of
 handwritten digits, test part). They are divided before any canvas is made, so no scan is on two sides.
@@ -27,7 +27,7 @@ __all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_sc
 
 CLASSES, INPUT_SIZE = len(CLASS_NAMES), 32
 CANVASES = {'train': 6000, 'validation': 2000, 'test': 2000}
-_QUADRANT, _SCAN, _SQUARE, _FRAGMENT = 16, 8, 3, 4
+_QUADRANT, _SCAN, _FRAGMENT = 16, 8, 4
 _LEVELS = 16
 _COLOURS = np.array([[True, False], [False, True], [True, True]])
 """Red, green and yellow: whether they show in the red and in the green channel."""
@@ -42,6 +42,7 @@ def canvases(
     seed: int,
     *,
     colours: int = 2,
+    square: int = 3,
     clutter: int = 0,
     noise: float = 0,
 ) -> TensorDataset:
@@ -52,6 +53,7 @@ def canvases(
         count: number of canvases.
         seed: of all that is random in them.
         colours: scans on a canvas, 2 or 3, each in another colour: red, green, yellow.
+        square: its side in pixels, 1 to 16: the larger, the more surely a network learns to look for it.
         clutter: 4×4 fragments of scans on a canvas, at random places behind everything else, each in one of the
             colours (Mnih et al., "Recurrent Models of Visual Attention", 2014, has the same in grey).
         noise: standard deviation of every pixel's noise in grey levels, of which white is 16.
@@ -77,7 +79,7 @@ def canvases(
         for channel in np.flatnonzero(_COLOURS[colour]):
             images[at, channel, rows, columns] = scans[scan]
     cued = rng.integers(colours, size=count)
-    rows, columns = place(colours, _SQUARE)
+    rows, columns = place(colours, square)
     for channel in (0, 1):
         images[at, channel, rows, columns] = _COLOURS[cued, channel][:, None, None]
     images[at, 2, rows, columns] = 1
@@ -114,17 +116,24 @@ def _add_fragment(images: np.ndarray, scans: np.ndarray, rng: np.random.Generato
         images[at, channel, rows, columns] = np.maximum(behind, fragment * shows[:, channel][:, None, None])
 
 
-def load(*, colours: int = 2, clutter: int = 0, noise: float = 0, canvases: int = CANVASES['train']) -> DataParts:
+def load(
+    *,
+    colours: int = 2,
+    square: int = 3,
+    clutter: int = 0,
+    noise: float = 0,
+    canvases: int = CANVASES['train'],
+) -> DataParts:
     """The three parts, always the same; channels normalised by the training part's mean and deviation.
 
     Args:
-        colours, clutter, noise: as of :func:`canvases`, in all parts.
+        colours, square, clutter, noise: as of :func:`canvases`, in all parts.
         canvases: of the training part; the others have 2,000 each.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    drawn = _drawn(colours, clutter, noise, canvases)
+    drawn = _drawn(colours, square, clutter, noise, canvases)
     images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
     mean, std = _mean_and_std(images['train'])
     parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
@@ -140,7 +149,7 @@ def normalisation(**arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Raises:
         ValueError: as :func:`load`.
     """
-    knobs = {'colours': 2, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train'], **arguments}
+    knobs = {'colours': 2, 'square': 3, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train'], **arguments}
     mean, std = _mean_and_std(_drawn(**knobs)['train images'] / _LEVELS)
     return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
 
@@ -150,18 +159,20 @@ def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
     return images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
 
 
-def _drawn(colours: int, clutter: int, noise: float, canvases: int) -> dict[str, Tensor]:
+def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int) -> dict[str, Tensor]:
     """What :func:`_draw` draws, from the cache if it is there."""
     for name, value, valid, what in (
         ('colours', colours, _is_whole(colours) and colours in (2, 3), '2 or 3'),
+        ('square', square, _is_whole(square) and 1 <= square <= _QUADRANT, f'a whole number from 1 to {_QUADRANT}'),
         ('clutter', clutter, _is_whole(clutter) and clutter >= 0, 'a whole number of at least 0'),
         ('noise', noise, _is_level(noise), f'a number of grey levels from 0 to {_LEVELS}'),
         ('canvases', canvases, _is_whole(canvases) and canvases >= 100, 'a whole number of at least 100'),
     ):
         if not valid:
             raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
-    name = f'cued-digits-{_VERSION}-colours={colours}-clutter={clutter}-noise={float(noise)}-canvases={canvases}'
-    return cached(name, lambda: _draw(canvases, colours=colours, clutter=clutter, noise=noise))
+    knobs = {'colours': colours, 'square': square, 'clutter': clutter, 'noise': float(noise)}
+    name = '-'.join(f'{name}={value}' for name, value in (*knobs.items(), ('canvases', canvases)))
+    return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs))
 
 
 def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:
