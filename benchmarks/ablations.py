@@ -6,7 +6,7 @@ another version of the task is searched, as tuning does:
 
     python benchmarks/ablations.py --csv ablations.csv
     python benchmarks/ablations.py --variants default 'one level' --first-seed 1000 --set dataset/colours=3 --retrain
-    python benchmarks/ablations.py --variants default --set autonl.margin=0.2 epochs=24    # another default
+    python benchmarks/ablations.py --variants default --set autonl.margin=0.2 epochs=12    # another default
 
 Variants:
 

@@ -101,7 +101,7 @@ def _record(text: str | None) -> dict[str, Any] | None:
 
 
 def description(truth: GroundTruth, budgets) -> str:
-    """Spread, noise between seeds, what each choice does, and the best under each budget."""
+    """Spread, noise between seeds, what each choice does; under each budget the best, and what one seed would pick."""
     accuracy, recipe = truth.accuracy, {k: v for k, v in truth.recipe.items() if k != 'skeleton'}
     quantiles = np.quantile(accuracy, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
     lines = [
@@ -121,6 +121,11 @@ def description(truth: GroundTruth, budgets) -> str:
         lines.append(
             f'best of the {len(within)} networks within {budget:,.0f} MACs: {accuracy[best]:.2%}, '
             f'{truth.macs[best]:,} MACs: {written(truth.skeleton, truth.networks[best])}'
+        )
+        picks = [within[truth.validation[within, seed].argmax()] for seed in range(len(truth.seeds))]
+        lines.append(
+            '  the one of the highest validation accuracy from one seed, by seed: '
+            + ', '.join(f'regret {truth.regret(p, budget):.2%}, {truth.top(p, budget):.1%} are better' for p in picks)
         )
     return '\n'.join(lines)
 
