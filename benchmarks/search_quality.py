@@ -483,7 +483,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f'{args.table}: {json.dumps(settings.recipe)}\n'
         'regret, and top, the share of networks that are better: median [quartiles] of the picks at equal compute\n'
-        'to 1%, as autonl: median epochs until the best so far is within 1% of the best, as good as its median pick'
+        "to 1%, as autonl: median epochs until the best so far is within 1% of the best, as good as autonl's median"
     )
     print(table(lines))
     print(goals(lines))
