@@ -4,7 +4,7 @@ A 32×32×3 canvas in four quadrants. Two different scans stand at random places
 channel, one in the green. In a third quadrant stands a square, 3×3, in red and blue or in green and blue: the label is
 the digit of that colour. A convolution near the input sees one quadrant; a non-local block sees all four.
 
-Harder versions have a third colour, clutter, noise, or fewer canvases to learn from; a larger square makes easier ones.
+Harder versions have a third colour, clutter, noise, or fewer canvases to learn from; the square may be larger.
 
 The handwriting is scikit-learn's bundled 1,797 scans of 8×8 pixels in 17 grey levels (UCI's optical recognition of
 handwritten digits, test part). They are divided before any canvas is made, so no scan is on two sides.
@@ -53,7 +53,7 @@ def canvases(
         count: number of canvases.
         seed: of all that is random in them.
         colours: scans on a canvas, 2 or 3, each in another colour: red, green, yellow.
-        square: its side in pixels, 1 to 16: the larger, the more surely a network learns to look for it.
+        square: its side in pixels, 1 to 16.
         clutter: 4×4 fragments of scans on a canvas, at random places behind everything else, each in one of the
             colours (Mnih et al., "Recurrent Models of Visual Attention", 2014, has the same in grey).
         noise: standard deviation of every pixel's noise in grey levels, of which white is 16.
