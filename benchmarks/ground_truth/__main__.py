@@ -127,7 +127,21 @@ def description(truth: GroundTruth, budgets) -> str:
             '  the one of the highest validation accuracy from one seed, by seed: '
             + ', '.join(f'regret {truth.regret(p, budget):.2%}, {truth.top(p, budget):.1%} are better' for p in picks)
         )
+        if len(truth.seeds) > 1:
+            lines.append(_test_luck(truth, within))
     return '\n'.join(lines)
+
+
+def _test_luck(truth: GroundTruth, within: np.ndarray) -> str:
+    """What the best by the test accuracy of one seed is by that of the others: how well the table
+    knows its own best."""
+    places = []
+    for seed in range(len(truth.seeds)):
+        others = np.delete(truth.test[within], seed, axis=1).mean(1)
+        pick = truth.test[within, seed].argmax()
+        better = (others > others[pick]).mean()
+        places.append(f'{others.max() - others[pick]:.2%} below the best, {better:.1%} are better')
+    return '  the one of the highest test accuracy from one seed, by that of the others: ' + ', '.join(places)
 
 
 def _noise(truth: GroundTruth) -> list[str]:

@@ -396,6 +396,7 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
     assert sorted(apart, key=apart.get)[-2:] == ['row01/lightnl_stride', 'row01/lightnl']
     assert said.count('best of the ') == 3
     assert any(float(regret) > 0 for regret in re.findall(r'regret (\S+)%', said))
+    assert any(float(below) > 0 for below in re.findall(r'(\S+)% below the best', said))
 
 
 def test_where_seeds_agree_one_training_tells_the_best(tmp_path, capsys):
@@ -404,6 +405,7 @@ def test_where_seeds_agree_one_training_tells_the_best(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Kendall's tau of the first two seeds 1.000" in said
     assert re.findall(r'regret (\S+)%, (\S+)% are better', said) == [('0.00', '0.0')] * 6
+    assert re.findall(r'(\S+)% below the best, (\S+)% are better', said) == [('0.00', '0.0')] * 6
 
 
 STRATEGIES = {
