@@ -44,7 +44,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E402
-from benchmarks.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, in_any_order  # noqa: E402
+from benchmarks.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
+from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import PRESENT  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 
@@ -175,7 +176,7 @@ def left_behind(module) -> float:
 
 @dataclass
 class Job:
-    """A variant, from a seed: everything that its rows depend on, but for the table."""
+    """A variant, from a seed: everything that its rows depend on."""
 
     variant: str
     seed: int
@@ -183,11 +184,12 @@ class Job:
     arguments: dict[str, Any]
     budgets: list[float]
     table: str | None
+    digest: str | None
     train: dict[str, Any] | None
 
     def settings(self) -> str:
         own = {'recipe': self.recipe, 'arguments': self.arguments, 'budgets': self.budgets, 'train': self.train}
-        return json.dumps(own, sort_keys=True)
+        return json.dumps(own | {'table': self.digest}, sort_keys=True)
 
 
 def rows_of(job: Job) -> list[dict]:
@@ -294,9 +296,10 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         train = {**train, **{key: value for key, value in recipe.items() if key in task}}
     _check(recipe, strategies['autonl'], args.variants)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
+    digest = table and digest_of(args.table)
     retrained = train if args.retrain else None
     return [
-        Job(variant, seed, recipe, strategies['autonl'], list(args.budgets), table, retrained)
+        Job(variant, seed, recipe, strategies['autonl'], list(args.budgets), table, digest, retrained)
         for seed in seeds
         for variant in args.variants
     ]
@@ -316,7 +319,7 @@ def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS), metavar='NAME')
-    parser.add_argument('--seeds', type=int, default=10, metavar='N', help='of each variant (default: 10)')
+    parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='of each variant (default: 10)')
     parser.add_argument('--first-seed', type=int, default=0, metavar='N')
     parser.add_argument('--budgets', type=float, nargs='+', default=list(BUDGETS), metavar='MACS')
     parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
@@ -324,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
         '--set', nargs='*', default=[], metavar='NAME=VALUE', help="of the searches' recipe, or autonl.ARGUMENT=VALUE"
     )
     parser.add_argument('--retrain', action='store_true', help='train each pick from scratch, for its test accuracy')
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per CPU)')
+    parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
     args = parser.parse_args(arguments)
     try:

@@ -48,6 +48,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, shown  # noqa: E402
+from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space.skeleton import closest  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from strategies.arguments import HELD_OUT  # noqa: E402
@@ -382,6 +383,11 @@ def changed(recipe: dict[str, Any], strategies: dict[str, dict], changes: list[s
     return recipe, strategies
 
 
+def digest_of(file: Path) -> str:
+    """What tells one table's content from another's."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings that the command line asks for.
 
@@ -396,8 +402,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise ValueError(f'--set {key}: the table is of {key}={truth.recipe.get(key)}; searches on it are too')
     for budget in args.budgets:
         truth.within(budget)
-    digest = hashlib.sha256(args.table.read_bytes()).hexdigest()[:16]
-    return Settings(str(args.table), digest, recipe, strategies, list(args.budgets), args.tau_networks)
+    return Settings(str(args.table), digest_of(args.table), recipe, strategies, list(args.budgets), args.tau_networks)
 
 
 def check(settings: Settings, names: list[str]) -> None:
@@ -450,7 +455,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
     parser.add_argument('--strategies', nargs='+', choices=list(STRATEGIES), default=list(STRATEGIES), metavar='NAME')
-    parser.add_argument('--seeds', type=int, default=20, metavar='N', help='of each strategy (default: 20)')
+    parser.add_argument('--seeds', type=whole_number, default=20, metavar='N', help='of each strategy (default: 20)')
     parser.add_argument('--first-seed', type=int, default=0, metavar='N')
     parser.add_argument('--budgets', type=float, nargs='+', default=list(BUDGETS), metavar='MACS')
     parser.add_argument(
@@ -460,8 +465,10 @@ def main(arguments: list[str] | None = None) -> int:
         metavar='NAME=VALUE',
         help="of the searches' recipe, or STRATEGY.ARGUMENT=VALUE of a strategy",
     )
-    parser.add_argument('--tau-networks', type=int, default=50, metavar='N', help="of Kendall's tau (default: 50)")
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='at once (default: one per CPU)')
+    parser.add_argument(
+        '--tau-networks', type=whole_number, default=50, metavar='N', help="of Kendall's tau (default: 50)"
+    )
+    parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw regret against compute')
     args = parser.parse_args(arguments)
