@@ -22,6 +22,7 @@ __all__ = [
     'lightnl_product',
     'non_local_macs',
     'product_macs',
+    'residual_sum',
 ]
 
 
@@ -54,6 +55,20 @@ def _matmul(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
     return torch.bmm(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2)
 
 
+def _narrow(rows: Tensor, context: Tensor, add_to: Tensor | None = None) -> Tensor:
+    """``rows · contextᵀ`` `(N, m, k)`, through its transpose: BLAS takes up to four times as long for a matrix of few
+    columns as for one of few rows.
+
+    Args:
+        rows: `(N, m, C)`.
+        context: `(N, k, C)`.
+        add_to: `(N, m, k)`, to be added.
+    """
+    rows = rows.transpose(1, 2)
+    product = torch.bmm(context, rows) if add_to is None else torch.baddbmm(add_to.transpose(1, 2), context, rows)
+    return product.transpose(1, 2)
+
+
 def _mean_product(a: Tensor, b: Tensor, positions: int) -> Tensor:
     """``(1/P) · a · b``, divided before it is rounded: in half precision a sum over a large map would overflow."""
     return torch.baddbmm(a.new_zeros(1, 1, 1), a, b, beta=0, alpha=1 / positions)
@@ -63,6 +78,10 @@ def _contexts(x: Tensor, k: int, strides: tuple[int, ...]) -> tuple[Tensor, ...]
     rows = _rows(x)
     compact = [_strided(x, stride) for stride in strides]
     return rows[..., :k], *(_mean_product(x_s[..., :k].transpose(1, 2), x_s, rows.shape[1]) for x_s in compact)
+
+
+def _attend(x_c: Tensor, context: Tensor, like: Tensor) -> Tensor:
+    return _maps(_matmul(x_c, context, like), like)
 
 
 class _Contexts(torch.autograd.Function):
@@ -82,15 +101,31 @@ class _Contexts(torch.autograd.Function):
             x_s = _strided(x, stride)
             grad_context = grad_context.to(x.dtype) / (x.shape[2] * x.shape[3])  # autocast may have made it half
             grad_s = _matmul(x_s[..., :k], grad_context, x)
-            grad_s[..., :k] += _matmul(x_s, grad_context.transpose(1, 2), x)
             if stride == 1:
                 grad = _maps(grad_s, x)
+                grad_x_c = _narrow(x_s, grad_context, grad_x_c)
             else:
+                grad_s[..., :k] += _narrow(x_s, grad_context)
                 grad = torch.zeros_like(x) if grad is None else grad
                 strided = grad[:, :, ::stride, ::stride]
                 strided += _maps(grad_s, strided)
         grad[:, :k] += _maps(grad_x_c, x)
         return grad, None, None
+
+
+class _Attend(torch.autograd.Function):
+    """``x_c · context``, whose gradient autograd by itself would take through a narrow product."""
+
+    @staticmethod
+    def forward(ctx, x_c: Tensor, context: Tensor, like: Tensor):
+        ctx.save_for_backward(x_c, context)
+        return _attend(x_c, context, like)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x_c, context = ctx.saved_tensors
+        rows = _rows(grad)
+        return _narrow(rows, context), torch.bmm(x_c.transpose(1, 2), rows), None
 
 
 def contexts(x: Tensor, ratio: float, strides: Iterable[int]) -> tuple[Tensor, dict[int, Tensor]]:
@@ -108,7 +143,13 @@ def attend(x_c: Tensor, context: Tensor, like: Tensor) -> Tensor:
         x_c: `(N, P, k)`.
         context: `(N, k, C)`.
     """
-    return _maps(_matmul(x_c, context, like), like)
+    needs_gradient = torch.is_grad_enabled() and (x_c.requires_grad or context.requires_grad)
+    return (_Attend.apply if needs_gradient else _attend)(x_c, context, like)
+
+
+def residual_sum(x: Tensor, branch: Tensor) -> Tensor:
+    """``x + branch``, in the memory of ``branch``, which nobody else may have, unless its type is another."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 def affinity_first(x: Tensor, ratio: float, stride: int) -> Tensor:
@@ -192,15 +233,20 @@ class LightNL(nn.Module):
         return lightnl_product(x, self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.product(x)
-        if self.bn.training or self._hooked():
-            return x + self.bn(self.conv(y))
-        z = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)  # BN in it: a pass over y less
-        return z.add_(x) if z.dtype == x.dtype else x + z
+        y, hooked = self.product(x), self._hooked()
+        if self.bn.training or hooked:
+            branch = self.bn(self.conv(y))
+        else:
+            # BN in it: a pass over y less.
+            branch = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)
+        return x + branch if hooked else residual_sum(x, branch)
 
     def _hooked(self) -> bool:
         """Whether something waits for the convolution or BN to be called as modules: pruning, a counter of MACs."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in (self.conv, self.bn))
+        return any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in (self.conv, self.bn)
+        )
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """Weight `(C, 1, 3, 3)` and bias `(C,)` of the convolution with BN's statistics and scale in it."""

@@ -132,14 +132,22 @@ def test_lightnl_in_evaluation_is_its_convolution_its_bn_and_the_sum_and_so_are_
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('part', ['conv', 'bn'])
-def test_a_hook_on_a_part_of_lightnl_is_called_in_evaluation_too(part):
-    block, seen = awake(LightNL(16, ratio=0.25, stride=1)), []
+def test_a_hook_on_a_part_of_lightnl_sees_its_output_and_its_gradient_in_either_mode(part, training):
+    block = awake(LightNL(16, ratio=0.25, stride=1)).train(training)
     x = torch.randn(2, 16, 9, 7)
     expected = block(x)
-    block.get_submodule(part).register_forward_hook(lambda module, inputs, output: seen.append(output))
-    torch.testing.assert_close(block(x), expected)
-    assert len(seen) == 1
+    module, seen, gradients = block.get_submodule(part), [], []
+    module.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    module.register_full_backward_hook(lambda module, grad_inputs, grad_outputs: gradients.append(grad_outputs[0]))
+    z = block(x)
+    torch.testing.assert_close(z, expected)
+    z.sum().backward()
+    ((given, output),) = seen
+    assert len(gradients) == 1
+    module._forward_hooks.clear()
+    torch.testing.assert_close(output, module(given))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
