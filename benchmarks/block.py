@@ -7,6 +7,10 @@ On every row shape of ``mobile``, forward (evaluation, no gradients) and forward
     SDPA     softmax attention of the same compact features, F.scaled_dot_product_attention, in the product's place
     NL       the conventional non-local block
 
+``products / floor`` is what the MACs of LightNL's product take at the speed of a large matrix product (1024×1024×1024),
+in units of the floor: no implementation with that library of matrix products is under 1 plus this, or only by what it
+saves at the floor itself.
+
 A round runs each in a random order, and ratios are of the runs of one round. What would form more than --most GiB of
 affinities is not measured, but "-". Peak memory is that of tensors beyond input, weights and incoming gradient: on a
 GPU as the allocator counts it, on a CPU as the profiler sees it, in a call that is not timed.
@@ -119,11 +123,13 @@ class Cell:
         ms: subject to the milliseconds of its rounds; a slow subject has fewer of them.
         mebibytes: subject to its peak.
         left_out: subject to why it was not measured.
+        products: milliseconds of the MACs of LightNL's product, and of its gradient, at the speed of a large one.
     """
 
     shape: Shape
     batch: int
     mode: str
+    products: float
     ms: dict[str, list[float]] = field(default_factory=dict)
     mebibytes: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -133,6 +139,9 @@ class Cell:
         if over not in self.ms or under not in self.ms:
             return None
         return paired(self.ms[over], self.ms[under])
+
+    def products_to_floor(self) -> float:
+        return self.products / statistics.median(self.ms[FLOOR])
 
 
 def call(module: nn.Module, x: Tensor, mode: str) -> Callable[[], None]:
@@ -172,6 +181,14 @@ def timer(device: str) -> Callable[[Callable[[], None], int], float]:
     return seconds
 
 
+def large_product_speed(args: argparse.Namespace) -> float:
+    """MACs per second of a 1024×1024×1024 matrix product, the best of 20."""
+    side = 1024
+    a, b = torch.randn(2, side, side, device=args.device)
+    seconds = timer(args.device)
+    return side**3 / min(seconds(lambda: a @ b, 1) for _ in range(20))
+
+
 def peak_mebibytes(function: Callable[[], None], device: str) -> float:
     """Peak MiB of the tensors that ``function`` makes."""
     if device == 'cuda':
@@ -194,9 +211,12 @@ def peak_mebibytes(function: Callable[[], None], device: str) -> float:
 def measure(shape: Shape, batch: int, mode: str, subjects: list[str], args: argparse.Namespace) -> Cell:
     """Times ``subjects`` in rounds, until each but the slowest has had its share of ``args.seconds``."""
     torch.manual_seed(0)
-    cell = Cell(shape, batch, mode)
+    passes = {FORWARD: 1, STEP: 3}[mode]  # the gradient of a product is two more
+    macs = passes * batch * min(product_macs(*shape, args.ratio, args.stride))
+    cell = Cell(shape, batch, mode, 1e3 * macs / args.macs_per_second)
     memory_format = {'channels-last': torch.channels_last, 'contiguous': torch.contiguous_format}[args.layout]
     x = torch.randn(batch, *shape, device=args.device).contiguous(memory_format=memory_format)
+    torch.compiler.reset()  # it compiles a function for eight shapes, and then no more
     modules = blocks(shape[0], args.ratio, args.stride, COMPILED in subjects)
     calls = {}
     for subject in subjects:
@@ -241,7 +261,7 @@ COLUMNS = ((LIGHTNL, FLOOR), (EINSUM, LIGHTNL), (SDPA, LIGHTNL), (NL, LIGHTNL), 
 def heading(args: argparse.Namespace) -> str:
     columns = [f'{f"{over} / {under}":>25}' for over, under in COLUMNS if over != COMPILED or args.compile]
     memory = ' / '.join((LIGHTNL, FLOOR, EINSUM, SDPA, NL))
-    return f'{"C×H×W":11}{"batch":>6}{"ms":>10}{"".join(columns)}   MiB: {memory}'
+    return f'{"C×H×W":11}{"batch":>6}{"ms":>10}{"".join(columns)}{"products / floor":>18}   MiB: {memory}'
 
 
 def line(cell: Cell, args: argparse.Namespace) -> str:
@@ -252,6 +272,7 @@ def line(cell: Cell, args: argparse.Namespace) -> str:
             continue
         ratio = cell.ratio(over, under)
         text += f'{"-" if ratio is None else "{:.3g} [{:.3g}, {:.3g}]".format(*ratio):>25}'
+    text += f'{cell.products_to_floor():18.2f}'
     memory = (cell.mebibytes.get(subject) for subject in (LIGHTNL, FLOOR, EINSUM, SDPA, NL))
     return text + '   ' + ' / '.join('-' if value is None else f'{value:.3g}' for value in memory)
 
@@ -283,6 +304,11 @@ def goals(found: list[Cell]) -> str:
                 f'the largest, {value:.2f} at {shape_text(worst.shape)}, batch {worst.batch}, '
                 f'{"meets" if value <= most else "misses"} it by {abs(value / most - 1):.0%}'
             )
+        out_of_reach = sum(cell.products_to_floor() > 0.5 for cell in of_mode)
+        lines.append(
+            f'{mode + ", products / floor":34} more than 0.5 at {out_of_reach} of {len(of_mode)}: there the products '
+            f'alone, at the speed of a large one, put 1.5 times the floor out of reach'
+        )
     return '\n'.join(lines)
 
 
@@ -364,9 +390,11 @@ def main() -> int:
         print('block.py: --device cuda: torch sees no GPU here', file=sys.stderr)
         return 2
     torch.ones(LARGEST_HEAP_BLOCK // 4)
+    args.macs_per_second = large_product_speed(args)
     print(
         f'LightNL r={args.ratio}, s={args.stride}, {args.layout}, float32, on {args.device}, {args.threads} threads, '
-        f'{clock(args.device)} clock, torch {torch.__version__}; ratios with 95% intervals'
+        f'{clock(args.device)} clock, torch {torch.__version__}; a large product: {args.macs_per_second / 1e9:.0f} '
+        'GMAC/s; ratios with 95% intervals'
     )
     found: list[Cell] = []
     for cell in cells(args):

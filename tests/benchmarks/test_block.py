@@ -1,5 +1,6 @@
 """The benchmark of the LightNL block: what it compares with, and the command."""
 
+import argparse
 import csv
 import re
 import subprocess
@@ -45,6 +46,17 @@ def test_the_floor_is_the_block_without_its_product():
     torch.testing.assert_close(blocks[benchmark.FLOOR].eval()(x), lightnl.eval()(x))
 
 
+def test_the_products_of_a_step_are_three_times_those_of_a_forward_pass_at_the_speed_of_a_large_one():
+    arguments = argparse.Namespace(device='cpu', layout='channels-last', ratio=0.5, stride=1, most=1.0, seconds=0.01)
+    arguments.rounds, arguments.macs_per_second = 3, 1e6
+    subjects = [benchmark.LIGHTNL, benchmark.FLOOR]
+    forward, step = (
+        benchmark.measure((8, 14, 14), 2, mode, subjects, arguments) for mode in (benchmark.FORWARD, benchmark.STEP)
+    )
+    assert forward.products == pytest.approx(1e3 * 2 * 2 * 196 * 4 * 8 / 1e6)  # two products of 196 × 4 × 8, two images
+    assert step.products == pytest.approx(3 * forward.products)
+
+
 def test_sdpa_attends_from_all_positions_to_the_strided_ones_and_keeps_the_shape():
     x = torch.randn(2, 8, 5, 6)
     constant = x.clone()
@@ -64,6 +76,7 @@ def test_it_prints_a_line_a_shape_batch_and_mode_what_was_left_out_and_what_beca
             assert len(re.findall(rf'^{shape} +{batch} +\d', done.stdout, re.M)) == 2  # forward, and with backward
     assert '-: NL at 8×28×28, batch 1, forward: its affinities would take' in done.stdout
     assert len(re.findall(r'goal: at most 1\.\d; met at \d of 4; .* (?:meets|misses) it by \d+%', done.stdout)) == 4
+    assert len(re.findall(r'products / floor +more than 0\.5 at \d of 4', done.stdout)) == 2
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert {row['subject'] for row in rows} == {'LightNL', 'floor', 'einsum', 'SDPA', 'NL'}
