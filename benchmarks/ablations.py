@@ -14,6 +14,7 @@ Variants:
     folded kernel      insertion is gated by the norm of the kernel that BN is folded into, not of the plain one
     soft gates         a gate lets sigmoid(norm - threshold) through, not 0 or 1; the selection is on hard ones
     one level          weights and thresholds take one step together, on all of the batch that weights are trained on
+    sampled warm-up    in warm-up every step draws ratio, stride, kernel, expansion; all open but insertion otherwise
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -46,7 +47,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E402
 from benchmarks.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
-from search_space import PRESENT  # noqa: E402
+from search_space import ABSENT, PRESENT  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 
 EXPERIMENT = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
@@ -84,6 +85,7 @@ VARIANTS = {
     'folded kernel': Variant(patches={'gated_lightnl.GatedInsertion.norm': 'folded_norm'}),
     'soft gates': Variant(patches={'gate.gate': 'soft_gate'}),
     'one level': Variant(patches={'autonl_module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
+    'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
@@ -106,6 +108,17 @@ def soft_gate(u, at=None):
 
     at = u if at is None else at
     return torch.sigmoid(u - u.detach() + at.detach())
+
+
+def sampled_gates(threshold):
+    """Those of a candidate that is drawn, all as likely; of an insertion or a row, open."""
+    import torch
+
+    gates = torch.ones_like(threshold.t)
+    if not threshold.training or ABSENT in threshold.candidates:
+        return gates
+    drawn = torch.randint(len(threshold.candidates), (), device=gates.device)
+    return (torch.arange(len(gates), device=gates.device) < drawn).to(gates.dtype)
 
 
 def one_level_step(module, batch, batch_idx):

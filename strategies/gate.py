@@ -101,8 +101,12 @@ class Threshold(nn.Module):
             self.norm.lerp_(norm.detach(), self.momentum if running_mean and self.observed else 1.0)
             self.observed = True
         if not self.active:
-            return torch.ones_like(self.t)
+            return self.warmup_gates()
         return gate(norm - self.t, at=self.norm - self.t.detach())
+
+    def warmup_gates(self) -> Tensor:
+        """The gates before :meth:`activate`, `(n,)`: all open."""
+        return torch.ones_like(self.t)
 
     @torch.no_grad()
     def activate(self, margin: float) -> None:
