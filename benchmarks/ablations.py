@@ -4,7 +4,7 @@ One part is switched off or replaced at a time, and the search repeated from the
 data. With the table of ``benchmarks/ground_truth`` the picks have a regret and a rank; ``--retrain`` trains them, where
 another version of the task is searched, as tuning does:
 
-    python benchmarks/ablations.py --csv ablations.csv
+    python benchmarks/ablations.py --csv ablations.csv    # rows of the CSV are not computed again
     python benchmarks/ablations.py --variants default 'one level' --first-seed 1000 --set dataset/colours=3 --retrain
     python benchmarks/ablations.py --variants default --set autonl.margin=0.2 epochs=12    # another default
 
@@ -15,6 +15,7 @@ Variants:
     soft gates         a gate lets sigmoid(norm - threshold) through, not 0 or 1; the selection is on hard ones
     one level          weights and thresholds take one step together, on all of the batch that weights are trained on
     sampled warm-up    in warm-up every step draws ratio, stride, kernel, expansion; all open but insertion otherwise
+    dropped warm-up    the same, and insertion is drawn too
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -86,6 +87,7 @@ VARIANTS = {
     'soft gates': Variant(patches={'gate.gate': 'soft_gate'}),
     'one level': Variant(patches={'autonl_module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
     'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
+    'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
@@ -112,10 +114,15 @@ def soft_gate(u, at=None):
 
 def sampled_gates(threshold):
     """Those of a candidate that is drawn, all as likely; of an insertion or a row, open."""
+    return dropped_gates(threshold, spared=ABSENT in threshold.candidates)
+
+
+def dropped_gates(threshold, spared: bool = False):
+    """Those of a candidate that is drawn, all as likely."""
     import torch
 
     gates = torch.ones_like(threshold.t)
-    if not threshold.training or ABSENT in threshold.candidates:
+    if not threshold.training or spared:
         return gates
     drawn = torch.randint(len(threshold.candidates), (), device=gates.device)
     return (torch.arange(len(gates), device=gates.device) < drawn).to(gates.dtype)

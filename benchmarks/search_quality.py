@@ -17,6 +17,7 @@ Kendall's tau is that of supernet and true accuracy over networks drawn from the
 held-out data with the batches' own BN statistics.
 
     python benchmarks/search_quality.py --csv quality.csv --plot quality.svg    # rows of the CSV are not computed again
+    python benchmarks/search_quality.py --csv benchmarks/results/search_quality.csv    # prints what is shipped
     python benchmarks/search_quality.py --strategies random evolution tpe       # the table alone: minutes
     python benchmarks/search_quality.py --set epochs=12 autonl.margin=0.2 --first-seed 1000    # tuning: other seeds
 """
@@ -435,7 +436,7 @@ def read_rows(file: Path | None) -> pd.DataFrame:
 
 def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
     """What comes of each job, as soon as it is known; in this process, where one is enough."""
-    if processes == 1:
+    if processes == 1 or not jobs:
         yield from map(function, jobs)
         return
     with multiprocessing.get_context('spawn').Pool(processes) as pool:

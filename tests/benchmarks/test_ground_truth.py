@@ -389,8 +389,11 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
     assert main(['describe', '--table', str(tmp_path / 'networks.csv')]) == 0
     said = capsys.readouterr().out
     assert '160 networks of cued-160, each from 2 seeds, 1.5 hours' in said
-    deviation = float(re.search(r'standard deviation (\S+)% of a training', said)[1])
-    assert 0.85 < deviation < 1.15
+    for of in ('all networks', 'the upper three quarters of them'):
+        noise = rf'{of}: standard deviation (\S+)% of a training, (\S+)% of a mean over seeds'
+        deviation, of_mean = map(float, re.search(noise, said).groups())
+        assert 0.85 < deviation < 1.15
+        assert of_mean == pytest.approx(deviation / 2**0.5, abs=0.01)
     assert 0 < float(re.search(r"Kendall's tau of the first two seeds (\S+)", said)[1]) < 1
     apart = {label: float(percent) for label, percent in re.findall(r'(row\S+): .*apart by (\S+)%', said)}
     assert sorted(apart, key=apart.get)[-2:] == ['row01/lightnl_stride', 'row01/lightnl']
