@@ -74,6 +74,9 @@ SUPERNET_NETWORKS = 100
 """Networks that evolution measures in RandomOneShot's supernet, for each budget."""
 
 NEAR_BEST = 0.01
+LOST = 0.1
+"""Regret of a pick that has no LightNL where it belongs, or is seldom trained to use it: noise alone is not as much."""
+
 NEVER = math.inf
 
 
@@ -272,6 +275,7 @@ def over_seeds(runs: pd.DataFrame, autonl: float) -> dict[str, float]:
         low, middle, high = runs[what].quantile([0.25, 0.5, 0.75])
         line |= {what: middle, f'{what}_low': low, f'{what}_high': high}
     return line | {
+        'lost': int((runs.regret > LOST).sum()),
         'near_best': float(np.median(near)),
         'never': near.count(NEVER),
         'as_autonl': math.nan if math.isnan(autonl) else float(np.median(as_autonl)),
@@ -282,8 +286,8 @@ def over_seeds(runs: pd.DataFrame, autonl: float) -> dict[str, float]:
 
 def table(lines: pd.DataFrame) -> str:
     head = (
-        f'{"MACs":>11}  {"strategy":16}{"seeds":>6}{"epochs":>8}  {"regret":24}{"top":22}{"to 1%":>7}{"never":>7}'
-        f'{"as autonl":>11}{"tau":>7}{"CPU s":>7}'
+        f'{"MACs":>11}  {"strategy":16}{"seeds":>6}{"epochs":>8}  {"regret":24}{"top":22}{"lost":>5}'
+        f'{"to 1%":>7}{"never":>7}{"as autonl":>11}{"tau":>7}{"CPU s":>7}'
     )
     printed = [head]
     for line in lines.itertuples():
@@ -291,8 +295,8 @@ def table(lines: pd.DataFrame) -> str:
         top = f'{line.top:.1%} [{line.top_low:.1%}, {line.top_high:.1%}]'
         printed.append(
             f'{line.max_macs:11,.0f}  {line.strategy:16}{line.seeds:6}{line.epochs:8.1f}  {regret:24}{top:22}'
-            f'{_epochs(line.near_best):>7}{line.never:7}{_epochs(line.as_autonl):>11}{_or_dash(line.tau, ".2f"):>7}'
-            f'{_or_dash(line.cpu_seconds, ".0f"):>7}'
+            f'{line.lost:5}{_epochs(line.near_best):>7}{line.never:7}{_epochs(line.as_autonl):>11}'
+            f'{_or_dash(line.tau, ".2f"):>7}{_or_dash(line.cpu_seconds, ".0f"):>7}'
         )
     return '\n'.join(printed)
 
@@ -493,6 +497,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f'{args.table}: {json.dumps(settings.recipe)}\n'
         'regret, and top, the share of networks that are better: median [quartiles] of the picks at equal compute\n'
+        f'lost: picks of a regret over {LOST:.0%}; never: runs that are at no time within 1% of the best\n'
         "to 1%, as autonl: median epochs until the best so far is within 1% of the best, as good as autonl's median"
     )
     print(table(lines))

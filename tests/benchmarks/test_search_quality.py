@@ -80,6 +80,17 @@ def test_the_course_of_a_multi_trial_strategy_is_of_its_best_by_validation(table
     assert search_quality.until(row['course'], -1.0) == search_quality.NEVER
 
 
+def test_a_pick_is_lost_whose_regret_is_more_than_noise_alone_makes(truth):
+    settings = search_quality.Settings('', '', {'epochs': 5}, search_quality.STRATEGIES, [BUDGETS[2]], 0)
+    picks = [truth.accuracy.argmax(), truth.accuracy.argmin(), truth.accuracy.argmin()]
+    rows = [
+        search_quality.row(truth, settings, 'random', seed, BUDGETS[2], pick, 4, [(4.0, 0.5)])
+        for seed, pick in enumerate(picks)
+    ]
+    (line,) = search_quality.summary(pd.DataFrame(rows)).itertuples()
+    assert (line.seeds, line.lost) == (3, 2)
+
+
 def test_the_most_probable_network_is_that_of_the_largest_product_within_the_budget(truth):
     torch.manual_seed(0)
     probabilities = {
