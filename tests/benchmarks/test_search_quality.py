@@ -58,7 +58,7 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
         'random-one-shot': 4.4,
     }
     assert len(re.findall(r'^ *1,\d{3},000  \S+ +1 ', said, re.M)) == len(rows)
-    assert len(re.findall(r'; (?:met|missed)$', said, re.M)) == 2 * 5
+    assert len(re.findall(r'; (?:met|missed)$', said, re.M)) == 2 * 6
     assert '<svg' in (tmp_path / 'quality.svg').read_text()
 
     before = (tmp_path / 'quality.csv').read_bytes()
@@ -89,6 +89,12 @@ def test_a_pick_is_lost_whose_regret_is_more_than_noise_alone_makes(truth):
     ]
     (line,) = search_quality.summary(pd.DataFrame(rows)).itertuples()
     assert (line.seeds, line.lost) == (3, 2)
+
+
+def test_as_sure_is_when_no_more_runs_are_lost_also_those_that_get_lost_again_or_have_not_begun():
+    courses = [json.dumps(course) for course in ([[4, 0.3], [8, 0.02], [12, 0.4]], [[8, 0.05]], [[4, 0.2], [16, 0.01]])]
+    shares = {share: search_quality.until_few_are_lost(courses, share) for share in (1, 0.9, 0.4, 0.3, 0)}
+    assert shares == {1: 4, 0.9: 8, 0.4: 8, 0.3: search_quality.NEVER, 0: search_quality.NEVER}
 
 
 def test_the_most_probable_network_is_that_of_the_largest_product_within_the_budget(truth):
