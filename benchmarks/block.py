@@ -259,7 +259,7 @@ COLUMNS = ((LIGHTNL, FLOOR), (EINSUM, LIGHTNL), (SDPA, LIGHTNL), (NL, LIGHTNL), 
 
 
 def heading(args: argparse.Namespace) -> str:
-    columns = [f'{f"{over} / {under}":>25}' for over, under in COLUMNS if over != COMPILED or args.compile]
+    columns = [f'{f"{over} / {under}":>28}' for over, under in COLUMNS if over != COMPILED or args.compile]
     memory = ' / '.join((LIGHTNL, FLOOR, EINSUM, SDPA, NL))
     return f'{"C×H×W":11}{"batch":>6}{"ms":>10}{"".join(columns)}{"products / floor":>18}   MiB: {memory}'
 
@@ -271,7 +271,7 @@ def line(cell: Cell, args: argparse.Namespace) -> str:
         if over == COMPILED and not args.compile:
             continue
         ratio = cell.ratio(over, under)
-        text += f'{"-" if ratio is None else "{:.3g} [{:.3g}, {:.3g}]".format(*ratio):>25}'
+        text += f'{"-" if ratio is None else "{:.3g} [{:.3g}, {:.3g}]".format(*ratio):>28}'
     text += f'{cell.products_to_floor():18.2f}'
     memory = (cell.mebibytes.get(subject) for subject in (LIGHTNL, FLOOR, EINSUM, SDPA, NL))
     return text + '   ' + ' / '.join('-' if value is None else f'{value:.3g}' for value in memory)
