@@ -136,6 +136,9 @@ class Manager:
     def unfinished(self) -> dict[int, dict]:
         return {}
 
+    def last_earlier_id(self) -> int:
+        return -1
+
     def failed(self) -> list[dict]:
         return []
 
