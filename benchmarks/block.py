@@ -8,8 +8,8 @@ On every row shape of ``mobile``, forward (evaluation, no gradients) and forward
     NL       the conventional non-local block
 
 ``products / floor`` is what the MACs of LightNL's product take at the speed of a large matrix product (1024×1024×1024),
-in units of the floor: no implementation with that library of matrix products is under 1 plus this, or only by what it
-saves at the floor itself.
+in units of the floor: what is above the goal less 1 has to be saved at the floor itself, as BN folded into the convolution
+does in evaluation.
 
 A round runs each in a random order, and ratios are of the runs of one round. What would form more than --most GiB of
 affinities is not measured, but "-". Peak memory is that of tensors beyond input, weights and incoming gradient: on a
@@ -304,10 +304,10 @@ def goals(found: list[Cell]) -> str:
                 f'the largest, {value:.2f} at {shape_text(worst.shape)}, batch {worst.batch}, '
                 f'{"meets" if value <= most else "misses"} it by {abs(value / most - 1):.0%}'
             )
-        out_of_reach = sum(cell.products_to_floor() > 0.5 for cell in of_mode)
+        more = sum(cell.products_to_floor() > 0.5 for cell in of_mode)
         lines.append(
-            f'{mode + ", products / floor":34} more than 0.5 at {out_of_reach} of {len(of_mode)}: there the products '
-            f'alone, at the speed of a large one, put 1.5 times the floor out of reach'
+            f'{mode + ", products / floor":34} more than 0.5 at {more} of {len(of_mode)}: there the products alone, '
+            'at the speed of a large one, take more than the goal leaves beside the floor'
         )
     return '\n'.join(lines)
 

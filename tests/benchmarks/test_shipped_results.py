@@ -1,0 +1,26 @@
+"""What was measured ships as rows; the README's tables are what the benchmarks print of them."""
+
+import re
+
+import pytest
+from nnictl_experiment import ROOT
+
+from benchmarks import ablations, search_quality
+
+RESULTS = ROOT / 'benchmarks' / 'results'
+README = (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'file', 'arguments', 'count'),
+    [
+        (search_quality, 'search_quality.csv', [], 3 * len(search_quality.STRATEGIES)),
+        (ablations, 'ablations.csv', ['--first-seed', '100', '--seeds', '3'], 3 * len(ablations.VARIANTS)),
+    ],
+)
+def test_the_readme_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, arguments, count, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, 'rows_of', lambda job: pytest.fail(f'{file} lacks a row: it would be measured anew'))
+    assert benchmark.main(['--csv', str(RESULTS / file), '--processes', '1', *arguments]) == 0
+    lines = re.findall(r'^ *1,\d{3},000  .*|^1,\d{3},000 MACs: .*', capsys.readouterr().out, re.M)
+    assert len([line for line in lines if 'MACs: ' not in line]) == count
+    assert [line for line in lines if line not in README] == []
