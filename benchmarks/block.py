@@ -8,8 +8,8 @@ On every row shape of ``mobile``, forward (evaluation, no gradients) and forward
     NL       the conventional non-local block
 
 ``products / floor`` is what the MACs of LightNL's product take at the speed of a large matrix product (1024×1024×1024),
-in units of the floor: what is above the goal less 1 has to be saved at the floor itself, as BN folded into the convolution
-does in evaluation.
+in units of the floor: what is above the goal less 1 has to be saved at the floor itself, as BN that is folded into the
+convolution does in evaluation.
 
 A round runs each in a random order, and ratios are of the runs of one round. What would form more than --most GiB of
 affinities is not measured, but "-". Peak memory is that of tensors beyond input, weights and incoming gradient: on a
