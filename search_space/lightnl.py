@@ -123,7 +123,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x_c, context = ctx.saved_tensors
+        x_c, context = (saved.to(grad.dtype) for saved in ctx.saved_tensors)  # autocast may have made the product half
         rows = _rows(grad)
         return _narrow(rows, context), torch.bmm(x_c.transpose(1, 2), rows), None
 
@@ -236,8 +236,7 @@ class LightNL(nn.Module):
         y, hooked = self.product(x), self._hooked()
         if self.bn.training or hooked:
             branch = self.bn(self.conv(y))
-        else:
-            # BN in it: a pass over y less.
+        else:  # BN in the convolution: a pass over y less
             branch = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)
         return x + branch if hooked else residual_sum(x, branch)
 

@@ -160,6 +160,25 @@ def test_a_block_agrees_under_autocast(block, dtype):
     assert all(torch.isfinite(p.grad).all() for p in block.parameters())
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('inside', [True, False])
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('size', [2, 12])  # affinity first, context first
+def test_gradients_under_autocast_are_those_of_single_precision_wherever_backward_is(size, stride, inside, dtype):
+    block = awake(LightNL(16, ratio=0.25, stride=stride))
+    x = torch.randn(2, 16, size, size, requires_grad=True)
+    leaves = [x, *block.parameters()]
+    weights = torch.randn_like(x)
+    expected = torch.autograd.grad((block(x) * weights).sum(), leaves)
+    with torch.autocast('cpu', dtype=dtype):
+        loss = (block(x) * weights).sum()
+        gradients = torch.autograd.grad(loss, leaves) if inside else None
+    gradients = gradients or torch.autograd.grad(loss, leaves)
+    for gradient, own in zip(gradients, expected, strict=True):
+        assert gradient.dtype == own.dtype
+        assert (gradient - own).norm() < 0.05 * own.norm()
+
+
 @pytest.mark.parametrize('scale', [1, 10])
 @pytest.mark.parametrize(('order', 'size', 'stride'), [(affinity_first, 56, 28), (context_first, 256, 1)])
 def test_half_precision_neither_overflows_nor_vanishes_on_a_large_map(order, size, stride, scale):
