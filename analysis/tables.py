@@ -237,13 +237,13 @@ def lightnl_positions(trials: pd.DataFrame) -> pd.DataFrame:
     Args:
         trials: some of them, of one experiment or several; the columns experiment, trial, strategy, stage are kept.
     """
-    blocks = trials[['experiment', 'trial', 'strategy', 'stage', 'lightnl']].dropna(subset='lightnl')
-    blocks = blocks.assign(lightnl=blocks.lightnl.str.split(', ')).explode('lightnl')
-    found = blocks.lightnl.astype('string').str.extract(r'^(?P<row>\d+): (?P<ratio>[\d.]+)/(?P<stride>\d+)$')
-    blocks = blocks.drop(columns='lightnl').assign(
-        row=pd.to_numeric(found['row']), ratio=pd.to_numeric(found['ratio']), stride=pd.to_numeric(found['stride'])
-    )
-    return blocks.dropna(subset='row').reset_index(drop=True)
+    networks = trials[['experiment', 'trial', 'strategy', 'stage', 'lightnl']].dropna(subset='lightnl')
+    texts = networks.lightnl.drop_duplicates()  # few: a list for each of many trials would keep Python's collector busy
+    blocks = texts.str.split(', ').explode().astype('string')
+    found = blocks.str.extract(r'^(?P<row>\d+): (?P<ratio>[\d.]+)/(?P<stride>\d+)$')
+    found = pd.DataFrame({column: pd.to_numeric(values) for column, values in found.items()})
+    found = found.assign(lightnl=texts[found.index]).dropna(subset='row')
+    return networks.merge(found, on='lightnl').drop(columns='lightnl')
 
 
 def comparison(trials: pd.DataFrame) -> pd.DataFrame:
