@@ -205,8 +205,8 @@ def test_trajectories_are_a_row_per_epoch_and_gate(records):
 
 def test_networks_of_the_same_lightnl_have_rows_of_their_own_in_the_order_of_trials():
     texts = ['2: 0.25/1', None, '1: 0.125/2, 2: 0.25/1', 'none', '2: 0.25/1']
-    frame = pd.DataFrame({'experiment': 'e', 'trial': list('abcde'), 'strategy': 's', 'stage': 'test', 'lightnl': texts})
-    found = lightnl_positions(frame)[['trial', 'row', 'ratio', 'stride']].values.tolist()
+    frame = pd.DataFrame({'experiment': 'e', 'trial': list('abcde'), 'strategy': 's', 'stage': 'test'})
+    found = lightnl_positions(frame.assign(lightnl=texts))[['trial', 'row', 'ratio', 'stride']].values.tolist()
     assert found == [['a', 2, 0.25, 1], ['c', 1, 0.125, 2], ['c', 2, 0.25, 1], ['e', 2, 0.25, 1]]
 
 
