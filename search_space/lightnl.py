@@ -56,8 +56,8 @@ def _matmul(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
 
 
 def _narrow(rows: Tensor, context: Tensor, add_to: Tensor | None = None) -> Tensor:
-    """``rows · contextᵀ`` `(N, m, k)`, through its transpose: BLAS takes up to four times as long for a matrix of few
-    columns as for one of few rows.
+    """``rows · contextᵀ`` `(N, m, k)`, through its transpose: BLAS is slower at a matrix of few columns than at one of
+    few rows.
 
     Args:
         rows: `(N, m, C)`.
@@ -147,9 +147,9 @@ def attend(x_c: Tensor, context: Tensor, like: Tensor) -> Tensor:
     return (_Attend.apply if needs_gradient else _attend)(x_c, context, like)
 
 
-def residual_sum(x: Tensor, branch: Tensor) -> Tensor:
-    """``x + branch``, in the memory of ``branch``, which nobody else may have, unless its type is another."""
-    return branch.add_(x) if branch.dtype == x.dtype else x + branch
+def residual_sum(x: Tensor, branch: Tensor, kept: bool) -> Tensor:
+    """``x + branch``, in the memory of ``branch`` unless that is ``kept`` by somebody else or of another type."""
+    return x + branch if kept or branch.dtype != x.dtype else branch.add_(x)
 
 
 def affinity_first(x: Tensor, ratio: float, stride: int) -> Tensor:
@@ -233,14 +233,14 @@ class LightNL(nn.Module):
         return lightnl_product(x, self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, hooked = self.product(x), self._hooked()
+        y, hooked = self.product(x), self.hooked()
         if self.bn.training or hooked:
             branch = self.bn(self.conv(y))
         else:  # BN in the convolution: a pass over y less
             branch = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)
-        return x + branch if hooked else residual_sum(x, branch)
+        return residual_sum(x, branch, kept=hooked)
 
-    def _hooked(self) -> bool:
+    def hooked(self) -> bool:
         """Whether something waits for the convolution or BN to be called as modules: pruning, a counter of MACs."""
         return any(
             m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks

@@ -149,7 +149,7 @@ class GatedInsertion(Gated, LayerChoice):
         lightnl = self[PRESENT]
         y = lightnl.conv(lightnl.product(x))
         scaled = {'weight': lightnl.bn.weight * g, 'bias': lightnl.bn.bias * g}  # g · BN(y), and no pass over y for g
-        return residual_sum(x, functional_call(lightnl.bn, scaled, y))
+        return residual_sum(x, functional_call(lightnl.bn, scaled, y), kept=lightnl.hooked())
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.label: self.threshold}

@@ -20,6 +20,7 @@ from search_space.lightnl import (
     contexts,
     lightnl_product,
     product_macs,
+    residual_sum,
 )
 
 BLOCKS = {
@@ -148,6 +149,13 @@ def test_a_hook_on_a_part_of_lightnl_sees_its_output_and_its_gradient_in_either_
     assert len(gradients) == 1
     module._forward_hooks.clear()
     torch.testing.assert_close(output, module(given))
+
+
+@pytest.mark.parametrize('kept', [True, False])
+def test_what_somebody_keeps_is_not_overwritten_by_the_residual_sum(kept):
+    x, branch = torch.ones(2), torch.ones(2)
+    assert residual_sum(x, branch, kept).tolist() == [2, 2]
+    assert branch.tolist() == ([1, 1] if kept else [2, 2])
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
