@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +116,7 @@ def description(truth: GroundTruth, budgets) -> str:
         + ', '.join(f'{n} {q:.2%}' for n, q in zip(('least', '5%', '25%', 'median', '75%', '95%', 'best'), quantiles)),
         f'within {NEAR_BEST:.0%} of the best: {(accuracy >= accuracy.max() - NEAR_BEST).mean():.1%} of the networks',
         *_noise(truth),
-        'mean accuracy where a choice shows, by candidate:',
-        *(f'  {line}' for line in _effects(truth)),
+        *_effects(truth),
     ]
     for budget in budgets:
         within = np.flatnonzero(truth.within(budget))
@@ -161,16 +164,53 @@ def _noise(truth: GroundTruth) -> list[str]:
 
 
 def _effects(truth: GroundTruth) -> list[str]:
-    """A line per label: mean accuracy of the networks that show it, by candidate."""
-    frames = [shown(truth.skeleton, sample) for sample in truth.networks]
-    lines = []
-    for label, candidates in truth.skeleton.choices().items():
-        means = [
-            (c, np.mean([a for a, sample in zip(truth.accuracy, frames) if sample.get(label) == c])) for c in candidates
-        ]
-        spread = max(mean for _, mean in means) - min(mean for _, mean in means)
-        lines.append(f'{label}: {", ".join(f"{c} {mean:.2%}" for c, mean in means)}; apart by {spread:.2%}')
-    return lines
+    """What each choice does: over all networks, then over those that made the choice which does most as it is best."""
+    everywhere = {label: _effect(truth, label, range(len(truth.networks))) for label in truth.skeleton.choices()}
+    first = max(everywhere, key=lambda label: everywhere[label].apart)
+    best = everywhere[first].best
+    there = [index for index, sample in enumerate(truth.networks) if sample[first] == best]
+    return [
+        'mean accuracy where a choice shows, by candidate (±: the standard error of their difference, of noise alone):',
+        *(f'  {label}: {effect}' for label, effect in everywhere.items()),
+        f'the same, of the {len(there)} networks with {first} {best}:',
+        *(f'  {label}: {_effect(truth, label, there)}' for label in everywhere if label != first),
+    ]
+
+
+@dataclass
+class _Effect:
+    """Of one choice: candidate to mean accuracy, and the standard error that training noise gives a difference."""
+
+    means: dict[Any, float]
+    standard_error: float
+
+    @property
+    def best(self):
+        return max(self.means, key=self.means.get)
+
+    @property
+    def apart(self) -> float:
+        return max(self.means.values()) - min(self.means.values())
+
+    def __str__(self) -> str:
+        means = ', '.join(f'{candidate} {mean:.2%}' for candidate, mean in self.means.items())
+        return f'{means}; apart by {self.apart:.2%} ± {self.standard_error:.2%}'
+
+
+def _effect(truth: GroundTruth, label: str, networks: Iterable[int]) -> _Effect:
+    """The effect of a choice over those of ``networks`` that show it."""
+    of: dict[Any, list[int]] = {}
+    for index in networks:
+        choices = shown(truth.skeleton, truth.networks[index])
+        if label in choices:
+            of.setdefault(choices[label], []).append(index)
+    means = {candidate: float(truth.accuracy[indices].mean()) for candidate, indices in of.items()}
+    effect = _Effect(means, math.nan)
+    if len(truth.seeds) > 1:
+        variance = truth.test[list(itertools.chain(*of.values()))].var(1, ddof=1).mean() / len(truth.seeds)
+        ends = of[effect.best], of[min(means, key=means.get)]
+        effect.standard_error = float(np.sqrt(variance * sum(1 / len(indices) for indices in ends)))
+    return effect
 
 
 def written(skeleton: Skeleton, sample: dict[str, Any]) -> str:

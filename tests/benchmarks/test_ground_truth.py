@@ -384,6 +384,12 @@ def test_a_sample_is_found_whatever_it_says_where_nothing_shows(truth):
     assert truth.macs[truth.index(absent)] == macs(SKELETON)(absent)
 
 
+def effects(said: str) -> dict[str, tuple[float, float]]:
+    """Label to how far apart its candidates are, and the standard error of that; in percent."""
+    found = re.findall(r'(row\S+): .*apart by (\S+)% ± (\S+)%', said)
+    return {label: (float(apart), float(error)) for label, apart, error in found}
+
+
 def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, capsys):
     made_up_table.write(tmp_path / 'networks.csv', noise=0.01)
     assert main(['describe', '--table', str(tmp_path / 'networks.csv')]) == 0
@@ -395,8 +401,11 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
         assert 0.85 < deviation < 1.15
         assert of_mean == pytest.approx(deviation / 2**0.5, abs=0.01)
     assert 0 < float(re.search(r"Kendall's tau of the first two seeds (\S+)", said)[1]) < 1
-    apart = {label: float(percent) for label, percent in re.findall(r'(row\S+): .*apart by (\S+)%', said)}
-    assert sorted(apart, key=apart.get)[-2:] == ['row01/lightnl_stride', 'row01/lightnl']
+    everywhere, with_row_1 = map(effects, said.split('the same, of the 128 networks with row01/lightnl present:'))
+    assert sorted(everywhere, key=everywhere.get)[-2:] == ['row01/lightnl_stride', 'row01/lightnl']
+    assert with_row_1.keys() == everywhere.keys() - {'row01/lightnl'}
+    assert with_row_1['row01/lightnl_stride'] == everywhere['row01/lightnl_stride']  # elsewhere it does not show
+    assert all(0.1 < error < 0.15 for _, error in with_row_1.values())  # 1% over the root of 64, two sides of 128
     assert said.count('best of the ') == 3
     assert any(float(regret) > 0 for regret in re.findall(r'regret (\S+)%', said))
     assert any(float(below) > 0 for below in re.findall(r'(\S+)% below the best', said))
