@@ -97,7 +97,7 @@ def load_trained(checkpoint: Path) -> TrainedNetwork:
         trial = TrialParameters.from_flat(parameters)
         skeleton = load_skeleton(trial.skeleton)
         sample = skeleton.check_sample(_found(result) if trial.stage == 'search' else trial.whole_sample(trial.network))
-        mean, std = normalisation(trial.dataset, **trial.dataset_arguments)
+        mean, std = normalisation(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
         labels = _labels(trial, skeleton.classes)
     except ValueError as error:
         raise ValueError(f'{record}: {error}') from None

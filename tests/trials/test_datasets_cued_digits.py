@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trials.datasets import cued_digits, load
+from trials.datasets import cued_digits, load, normalisation
 from trials.datasets.cache import cached
 
 LOGGER = 'trials.datasets.cache'
@@ -34,12 +34,15 @@ def colour_at(image, rows, columns) -> int:
     return {(True, False): 0, (False, True): 1, (True, True): 2}[red, green]
 
 
-@pytest.mark.parametrize(('colours', 'side'), [(2, 3), (3, 3), (2, 1), (2, 5), (3, 16)])
-def test_the_label_is_the_digit_of_the_squares_colour(colours, side):
+@pytest.mark.parametrize(
+    ('colours', 'side', 'size'), [(2, 3, 32), (3, 3, 32), (2, 1, 32), (2, 5, 24), (3, 16, 32), (3, 8, 16), (2, 3, 64)]
+)
+def test_the_label_is_the_digit_of_the_squares_colour(colours, side, size):
     digits = np.arange(10)
     scans = np.stack([np.full((8, 8), (digit + 1) / 16, np.float32) for digit in digits])  # brightness tells the digit
     seen = set()
-    for image, label in cued_digits.canvases(scans, digits, 200, seed=3, colours=colours, square=side):
+    for image, label in cued_digits.canvases(scans, digits, 200, seed=3, colours=colours, square=side, input_size=size):
+        assert image.shape == (3, size, size)
         square = image[2].nonzero()
         assert len(square) == side * side
         rows, columns = square[:, 0], square[:, 1]
@@ -55,13 +58,14 @@ def test_the_label_is_the_digit_of_the_squares_colour(colours, side):
     assert seen == set(range(colours))
 
 
-@pytest.mark.parametrize('colours', [2, 3])
-def test_scans_and_square_stand_in_different_quadrants(colours):
+@pytest.mark.parametrize(('colours', 'side'), [(2, 16), (3, 16), (2, 8), (3, 12)])
+def test_scans_and_square_stand_in_different_quadrants(colours, side):
     images, digits = cued_digits.divided_scans()['train']
-    for image, _ in cued_digits.canvases(np.ones_like(images), digits, 100, seed=4, colours=colours):
-        quadrants = image[:2].amax(0).reshape(2, 16, 2, 16).sum((1, 3))
+    drawn = cued_digits.canvases(np.ones_like(images), digits, 100, seed=4, colours=colours, input_size=2 * side)
+    for image, _ in drawn:
+        quadrants = image[:2].amax(0).reshape(2, side, 2, side).sum((1, 3))
         assert sorted(quadrants.flatten().tolist()) == sorted([9.0] + [64.0] * colours + [0.0] * (3 - colours))
-        marked = image[2].reshape(2, 16, 2, 16).sum((1, 3))
+        marked = image[2].reshape(2, side, 2, side).sum((1, 3))
         assert marked[quadrants == 9].item() == 9
 
 
@@ -95,6 +99,26 @@ def test_every_knob_makes_another_data_set_that_is_the_same_from_the_cache(knobs
     for part in ('train', 'validation', 'test'):
         for one, other in zip(getattr(first, part).tensors, getattr(again, part).tensors, strict=True):
             assert torch.equal(one, other)
+
+
+def test_canvases_are_as_large_as_the_skeleton_and_normalised_by_their_own_pixels(cache):
+    small, usual = load('cued-digits', 24, canvases=500), load('cued-digits', canvases=500)
+    assert (small.input_size, usual.input_size) == (24, 32)
+    for parts in (small, usual):
+        mean, std = normalisation('cued-digits', parts.input_size, canvases=500)
+        images = parts.train.tensors[0] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        assert images.shape == (500, 3, parts.input_size, parts.input_size)
+        assert torch.allclose(images * 16, (images * 16).round(), atol=1e-4)
+    assert normalisation('cued-digits', 32, canvases=500) == normalisation('cued-digits', canvases=500)
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize('size', [14, 25, 66, 224])
+def test_a_size_that_canvases_cannot_have_is_said(size):
+    with pytest.raises(ValueError, match=f'input_size.* even number of pixels from 16 to 64, not {size}'):
+        load('cued-digits', size)
+    with pytest.raises(ValueError, match='square must be a whole number from 1 to 12, not 13'):
+        load('cued-digits', 24, square=13)
 
 
 def numbers() -> dict[str, torch.Tensor]:

@@ -62,9 +62,9 @@ def trial(tmp_path):
 
 
 def beginning(name: str) -> Skeleton:
-    """The first rows of a skeleton, at 32 pixels: every kind of row is among them."""
+    """The first rows of a skeleton, at 32 pixels or 24: every kind of row is among them."""
     skeleton = load_skeleton(name)
-    return dataclasses.replace(skeleton, input_size=32, rows=skeleton.rows[:5])
+    return dataclasses.replace(skeleton, input_size=24 if name == 'cued' else 32, rows=skeleton.rows[:5])
 
 
 def every_kind_of_block(skeleton: Skeleton) -> Sample:
@@ -116,7 +116,8 @@ def left(request, tmp_path_factory):
             arguments = {'folder': str(folder)}
         changes = {'dataset': dataset, **{f'dataset/{key}': value for key, value in arguments.items()}}
         leave_trial(folder, str(folder / 'skeleton.yaml'), sample, network, **changes)
-        yield folder, skeleton, sample, network, class_names(dataset, **arguments), normalisation(dataset, **arguments)
+        encoding = normalisation(dataset, skeleton.input_size, **arguments)
+        yield folder, skeleton, sample, network, class_names(dataset, **arguments), encoding
 
 
 @pytest.fixture(scope='module', params=export.FORMATS)

@@ -8,7 +8,7 @@ from search_space.skeleton import Skeleton, closest
 
 from . import cifar, cued_digits, digits, image_folder
 from .encoding import class_names, normalisation
-from .parts import DataParts, hold_out, labels_of
+from .parts import DataParts, at_size, hold_out, labels_of
 
 __all__ = [
     'DATASETS',
@@ -38,16 +38,15 @@ def load(name: str, input_size: int | None = None, **arguments) -> DataParts:
 
     Args:
         name: of the data set.
-        input_size: to bring photographs to, where the data set has no size of its own; 224 pixels by default.
+        input_size: of the images in pixels, where the data set has no size of its own: photographs are brought to it
+            (224 by default), cued digits drawn at it (32).
         arguments: the data set's own, such as ``folder`` or ``clutter``.
 
     Raises:
         ValueError: there is no such data set or argument, or the data is not there.
     """
     check_arguments(name, arguments)
-    if input_size is not None and _INPUT_SIZE in inspect.signature(DATASETS[name]).parameters:
-        arguments[_INPUT_SIZE] = input_size
-    return DATASETS[name](**arguments)
+    return at_size(DATASETS[name], input_size)(**arguments)
 
 
 def check_arguments(name: str, arguments: dict) -> None:

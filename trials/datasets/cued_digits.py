@@ -1,10 +1,11 @@
 """Cued digits: real handwriting, and an answer that needs two far-apart places of the image at once.
 
-A 32×32×3 canvas in four quadrants. Two different scans stand at random places of two random quadrants, one in the red
-channel, one in the green. In a third quadrant stands a square, 3×3, in red and blue or in green and blue: the label is
-the digit of that colour. A convolution near the input sees one quadrant; a non-local block sees all four.
+A canvas of 32×32×3 in four quadrants. Two different scans stand at random places of two random quadrants, one in the
+red channel, one in the green. In a third quadrant stands a square, 3×3, in red and blue or in green and blue: the label
+is the digit of that colour. A convolution near the input sees one quadrant; a non-local block sees all four.
 
-Harder versions have a third colour, clutter, noise, or fewer canvases to learn from; the square may be larger.
+Harder versions have a third colour, clutter, noise, or fewer canvases to learn from; the square may be larger. A canvas
+is as large as the networks take it, by default 32.
 
 The handwriting is scikit-learn's bundled 1,797 scans of 8×8 pixels in 17 grey levels (UCI's optical recognition of
 handwritten digits, test part). They are divided before any canvas is made, so no scan is on two sides.
@@ -27,7 +28,9 @@ __all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_sc
 
 CLASSES, INPUT_SIZE = len(CLASS_NAMES), 32
 CANVASES = {'train': 6000, 'validation': 2000, 'test': 2000}
-_QUADRANT, _SCAN, _FRAGMENT = 16, 8, 4
+_SCAN, _FRAGMENT = 8, 4
+_SMALLEST, _LARGEST = 2 * _SCAN, 64
+"""Canvas: a quadrant has to hold a scan; a larger one would be black almost everywhere."""
 _LEVELS = 16
 _COLOURS = np.array([[True, False], [False, True], [True, True]])
 """Red, green and yellow: whether they show in the red and in the green channel."""
@@ -45,26 +48,29 @@ def canvases(
     square: int = 3,
     clutter: int = 0,
     noise: float = 0,
+    input_size: int = INPUT_SIZE,
 ) -> TensorDataset:
-    """``count`` canvases `(count, 3, 32, 32)` in [0, 1] of ``scans`` `(n, 8, 8)`, and their labels `(count,)`.
+    """``count`` canvases `(count, 3, side, side)` in [0, 1] of ``scans`` `(n, 8, 8)`, and their labels `(count,)`.
 
     Args:
         scans, digits: the handwriting, in [0, 1], and what it says.
         count: number of canvases.
         seed: of all that is random in them.
         colours: scans on a canvas, 2 or 3, each in another colour: red, green, yellow.
-        square: its side in pixels, 1 to 16.
+        square: its side in pixels, at most that of a quadrant, ``input_size / 2``.
         clutter: 4×4 fragments of scans on a canvas, at random places behind everything else, each in one of the
             colours (Mnih et al., "Recurrent Models of Visual Attention", 2014, has the same in grey).
         noise: standard deviation of every pixel's noise in grey levels, of which white is 16.
+        input_size: the side of a canvas in pixels, even.
     """
     rng = np.random.default_rng(seed)
-    images = np.zeros((count, 3, INPUT_SIZE, INPUT_SIZE), np.float32)
+    quadrant = input_size // 2
+    images = np.zeros((count, 3, input_size, input_size), np.float32)
     canvas = np.arange(count)
     red = rng.integers(len(scans), size=count)
     green = (red + rng.integers(1, len(scans), size=count)) % len(scans)  # another scan, never the same
     quadrants = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)[:, : colours + 1]
-    corners = np.stack([quadrants // 2, quadrants % 2], axis=-1) * _QUADRANT
+    corners = np.stack([quadrants // 2, quadrants % 2], axis=-1) * quadrant
     shown = [red, green] if colours == 2 else [red, green, _third(red, green, len(scans), rng)]
     at = canvas[:, None, None]
     for _ in range(clutter):
@@ -72,7 +78,7 @@ def canvases(
 
     def place(which: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns, `(count, size, 1)` and `(count, 1, size)`, at random places of the canvases' quadrants."""
-        return _window(corners[:, which] + rng.integers(_QUADRANT - size + 1, size=(count, 2)), size)
+        return _window(corners[:, which] + rng.integers(quadrant - size + 1, size=(count, 2)), size)
 
     for colour, scan in enumerate(shown):
         rows, columns = place(colour, _SCAN)
@@ -108,7 +114,7 @@ def _add_fragment(images: np.ndarray, scans: np.ndarray, rng: np.random.Generato
     count = len(images)
     rows, columns = _window(rng.integers(_SCAN - _FRAGMENT + 1, size=(count, 2)), _FRAGMENT)
     fragment = scans[rng.integers(len(scans), size=count)[:, None, None], rows, columns]
-    rows, columns = _window(rng.integers(INPUT_SIZE - _FRAGMENT + 1, size=(count, 2)), _FRAGMENT)
+    rows, columns = _window(rng.integers(images.shape[-1] - _FRAGMENT + 1, size=(count, 2)), _FRAGMENT)
     shows = _COLOURS[rng.integers(colours, size=count)]
     at = np.arange(count)[:, None, None]
     for channel in (0, 1):
@@ -123,34 +129,36 @@ def load(
     clutter: int = 0,
     noise: float = 0,
     canvases: int = CANVASES['train'],
+    input_size: int = INPUT_SIZE,
 ) -> DataParts:
     """The three parts, always the same; channels normalised by the training part's mean and deviation.
 
     Args:
         colours, square, clutter, noise: as of :func:`canvases`, in all parts.
         canvases: of the training part; the others have 2,000 each.
+        input_size: side of a canvas in pixels, even, 16 to 64.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    drawn = _drawn(colours, square, clutter, noise, canvases)
+    drawn = _drawn(colours, square, clutter, noise, canvases, input_size)
     images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
     mean, std = _mean_and_std(images['train'])
     parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
-    return DataParts(**parts, classes=CLASSES, input_size=INPUT_SIZE)
+    return DataParts(**parts, classes=CLASSES, input_size=input_size)
 
 
-def normalisation(**arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(*, input_size: int = INPUT_SIZE, **arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels, of the training part's pixels in [0, 1].
 
     Args:
-        arguments: as of :func:`load`.
+        input_size, arguments: as of :func:`load`.
 
     Raises:
         ValueError: as :func:`load`.
     """
-    knobs = {'colours': 2, 'square': 3, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train'], **arguments}
-    mean, std = _mean_and_std(_drawn(**knobs)['train images'] / _LEVELS)
+    knobs = {'colours': 2, 'square': 3, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train']}
+    mean, std = _mean_and_std(_drawn(**{**knobs, **arguments}, input_size=input_size)['train images'] / _LEVELS)
     return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
 
 
@@ -159,11 +167,17 @@ def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
     return images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
 
 
-def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int) -> dict[str, Tensor]:
+def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int, input_size: int) -> dict[str, Tensor]:
     """What :func:`_draw` draws, from the cache if it is there."""
+    if input_size % 2 or not _SMALLEST <= input_size <= _LARGEST:
+        raise ValueError(
+            f'data set cued-digits: its canvases are as large as the skeleton has input_size, which must be an even '
+            f'number of pixels from {_SMALLEST} to {_LARGEST}, not {input_size}'
+        )
+    side = input_size // 2
     for name, value, valid, what in (
         ('colours', colours, _is_whole(colours) and colours in (2, 3), '2 or 3'),
-        ('square', square, _is_whole(square) and 1 <= square <= _QUADRANT, f'a whole number from 1 to {_QUADRANT}'),
+        ('square', square, _is_whole(square) and 1 <= square <= side, f'a whole number from 1 to {side}'),
         ('clutter', clutter, _is_whole(clutter) and clutter >= 0, 'a whole number of at least 0'),
         ('noise', noise, _is_level(noise), f'a number of grey levels from 0 to {_LEVELS}'),
         ('canvases', canvases, _is_whole(canvases) and canvases >= 100, 'a whole number of at least 100'),
@@ -171,8 +185,9 @@ def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int)
         if not valid:
             raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
     knobs = {'colours': colours, 'square': square, 'clutter': clutter, 'noise': float(noise)}
-    name = '-'.join(f'{name}={value}' for name, value in (*knobs.items(), ('canvases', canvases)))
-    return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs))
+    size = {'size': input_size} if input_size != INPUT_SIZE else {}  # by its old name, the usual one is found still
+    name = '-'.join(f'{name}={value}' for name, value in {**knobs, 'canvases': canvases, **size}.items())
+    return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs, input_size=input_size))
 
 
 def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:

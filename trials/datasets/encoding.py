@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchvision.models import MobileNet_V2_Weights
 
 from . import cifar, cued_digits, digits, image_folder
+from .parts import at_size
 
 __all__ = ['class_names', 'normalisation']
 
@@ -27,16 +28,17 @@ _CLASS_NAMES = {
 }
 
 
-def normalisation(name: str, **arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(name: str, input_size: int | None = None, **arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the three channels: an image is ``(pixels - mean) / std``, of pixels in [0, 1].
 
     Known without the data set's files.
 
     Args:
         name: of the data set, a key of :data:`.DATASETS`.
+        input_size: as of :func:`.load`.
         arguments: the data set's own.
     """
-    return _NORMALISATIONS[name](**arguments)
+    return at_size(_NORMALISATIONS[name], input_size)(**arguments)
 
 
 def class_names(name: str, **arguments) -> tuple[str, ...]:
