@@ -66,9 +66,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 MULTI_TRIAL = ('random', 'evolution', 'tpe')
 SEARCH_EPOCHS = 5
-"""Of AutoNL's search: of 3, 4 and 5 the fewest that found row 1 at each of 8 seeds and each budget on another task,
-``ablations.py --variants default --seeds 8 --first-seed 1000 --set dataset/noise=2 epochs=4 autonl.warmup_epochs=2``.
-The others' follow from its passes."""
+"""Of AutoNL's search: of 3, 4 and 5 the fewest that found row 1 at each of 8 seeds and each budget of an earlier space,
+on canvases of 32×32 and another task, ``dataset/noise=2``; on that task and this space it does at each of 4:
+``ablations.py --variants default --seeds 4 --first-seed 1000 --set dataset/noise=2 epochs=5``. The others' follow from
+its passes."""
 
 SUPERNET_NETWORKS = 100
 """Networks that evolution measures in RandomOneShot's supernet, for each budget."""

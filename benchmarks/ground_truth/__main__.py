@@ -21,6 +21,10 @@ from .table import BUDGETS, FILE, RESULTS, GroundTruth, read_table, shown, write
 
 NEAR_BEST = 0.01
 """Networks this far below the best are said to be at the ceiling."""
+STEP = 0.1
+"""Of the histogram of trainings."""
+KNOWN = 2
+"""Standard errors that the effect of a choice must exceed to be told from noise."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,6 +119,7 @@ def description(truth: GroundTruth, budgets) -> str:
         'test accuracy, mean over seeds: '
         + ', '.join(f'{n} {q:.2%}' for n, q in zip(('least', '5%', '25%', 'median', '75%', '95%', 'best'), quantiles)),
         f'within {NEAR_BEST:.0%} of the best: {(accuracy >= accuracy.max() - NEAR_BEST).mean():.1%} of the networks',
+        f'trainings by test accuracy, in steps of {STEP:.0%}: {_histogram(truth.test)}',
         *_noise(truth),
         *_effects(truth),
     ]
@@ -132,7 +137,17 @@ def description(truth: GroundTruth, budgets) -> str:
         )
         if len(truth.seeds) > 1:
             lines.append(_test_luck(truth, within))
+        effects = _effects_of(truth, truth.skeleton.choices(), within)
+        lines.append(
+            '  mean accuracy among them, best candidate and how far the worst is below it: '
+            + ', '.join(f'{k} {e.best} {e.apart:.2%} ± {e.standard_error:.2%}' for k, e in effects.items())
+        )
     return '\n'.join(lines)
+
+
+def _histogram(accuracies: np.ndarray) -> str:
+    steps, counts = np.unique((accuracies / STEP).astype(int), return_counts=True)
+    return ', '.join(f'from {step * STEP:.0%}: {count}' for step, count in zip(steps, counts))
 
 
 def _test_luck(truth: GroundTruth, within: np.ndarray) -> str:
@@ -164,17 +179,24 @@ def _noise(truth: GroundTruth) -> list[str]:
 
 
 def _effects(truth: GroundTruth) -> list[str]:
-    """What each choice does: over all networks, then over those that made the choice which does most as it is best."""
-    everywhere = {label: _effect(truth, label, range(len(truth.networks))) for label in truth.skeleton.choices()}
-    first = max(everywhere, key=lambda label: everywhere[label].apart)
-    best = everywhere[first].best
-    there = [index for index, sample in enumerate(truth.networks) if sample[first] == best]
-    return [
-        'mean accuracy where a choice shows, by candidate (±: the standard error of their difference, of noise alone):',
-        *(f'  {label}: {effect}' for label, effect in everywhere.items()),
-        f'the same, of the {len(there)} networks with {first} {best}:',
-        *(f'  {label}: {_effect(truth, label, there)}' for label in everywhere if label != first),
-    ]
+    """What each choice does: over all networks, then over those that made the choice which does most as it is best, and
+    so on while the strongest of those left is beyond the noise."""
+    labels, there = list(truth.skeleton.choices()), list(range(len(truth.networks)))
+    lines, made = ['mean accuracy where a choice shows; ±: the standard error of the difference, of noise alone'], {}
+    while labels:
+        effects = _effects_of(truth, labels, there)
+        if not effects:
+            break
+        of = ', '.join(f'{label} {candidate}' for label, candidate in made.items())
+        head = f'  of the {len(there)} networks with {of}:' if made else '  of all networks:'
+        lines += [head, *(f'    {label}: {effect}' for label, effect in effects.items())]
+        first = max(effects, key=lambda label: effects[label].apart)
+        if not effects[first].apart > KNOWN * effects[first].standard_error:
+            break
+        made[first] = effects[first].best
+        there = [index for index in there if shown(truth.skeleton, truth.networks[index]).get(first) == made[first]]
+        labels.remove(first)
+    return lines
 
 
 @dataclass
@@ -197,6 +219,12 @@ class _Effect:
         return f'{means}; apart by {self.apart:.2%} ± {self.standard_error:.2%}'
 
 
+def _effects_of(truth: GroundTruth, labels: Iterable[str], networks: Iterable[int]) -> dict[str, _Effect]:
+    """Of those of ``labels`` that have several candidates among ``networks``."""
+    effects = {label: _effect(truth, label, networks) for label in labels}
+    return {label: effect for label, effect in effects.items() if len(effect.means) > 1}
+
+
 def _effect(truth: GroundTruth, label: str, networks: Iterable[int]) -> _Effect:
     """The effect of a choice over those of ``networks`` that show it."""
     of: dict[Any, list[int]] = {}
@@ -206,7 +234,7 @@ def _effect(truth: GroundTruth, label: str, networks: Iterable[int]) -> _Effect:
             of.setdefault(choices[label], []).append(index)
     means = {candidate: float(truth.accuracy[indices].mean()) for candidate, indices in of.items()}
     effect = _Effect(means, math.nan)
-    if len(truth.seeds) > 1:
+    if len(truth.seeds) > 1 and len(means) > 1:
         variance = truth.test[list(itertools.chain(*of.values()))].var(1, ddof=1).mean() / len(truth.seeds)
         ends = of[effect.best], of[min(means, key=means.get)]
         effect.standard_error = float(np.sqrt(variance * sum(1 / len(indices) for indices in ends)))

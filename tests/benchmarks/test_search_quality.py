@@ -34,7 +34,7 @@ def truth(table):
 @pytest.mark.slow
 def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table, truth, tmp_path, capsys):
     out = ['--csv', str(tmp_path / 'quality.csv'), '--plot', str(tmp_path / 'quality.svg')]
-    command = ['--table', str(table), '--tau-networks', '6', '--budgets', '1.5e6', '1.6e6', *TINY, *out]
+    command = ['--table', str(table), '--tau-networks', '6', '--budgets', '1.0e6', '1.1e6', *TINY, *out]
     assert search_quality.main(command) == 0
     said = capsys.readouterr().out
     rows = pd.read_csv(tmp_path / 'quality.csv')
@@ -123,7 +123,7 @@ def test_the_most_probable_network_is_that_of_the_largest_product_within_the_bud
         (['--set', 'autonk.margin=1'], "did you mean 'autonl'"),
         (['--set', 'epochs'], 'NAME=VALUE'),
         (['--set', 'dataset/canvases=200'], 'the table is of dataset/canvases=100'),
-        (['--budgets', '1e6'], 'no network meets 1,000,000 MACs'),
+        (['--budgets', '5e5'], 'no network meets 500,000 MACs'),
         (['--csv', '/nowhere/quality.csv'], '/nowhere'),
     ],
 )
@@ -141,7 +141,7 @@ def test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_expor
     said = capsys.readouterr().out
     rows = pd.read_csv(file)
     assert rows.groupby('variant').size().to_dict() == dict.fromkeys(ablations.VARIANTS, 3)
-    assert len(re.findall(r'^ *1,\d{3},000  ', said, re.M)) == len(rows)
+    assert len(re.findall(r'^ *[\d,]+,000  ', said, re.M)) == len(rows)
     hard = rows[rows.variant != 'soft gates']
     assert (hard.left_behind.abs() < 1e-6).all()  # the supernet is the network that its gates choose
     assert rows[rows.variant == 'fixed cost weight'].lightnl.nunique() == 1
