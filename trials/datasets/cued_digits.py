@@ -184,10 +184,9 @@ def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int,
     ):
         if not valid:
             raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
-    knobs = {'colours': colours, 'square': square, 'clutter': clutter, 'noise': float(noise)}
-    size = {'size': input_size} if input_size != INPUT_SIZE else {}  # by its old name, the usual one is found still
-    name = '-'.join(f'{name}={value}' for name, value in {**knobs, 'canvases': canvases, **size}.items())
-    return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs, input_size=input_size))
+    knobs = {'colours': colours, 'square': square, 'clutter': clutter, 'noise': float(noise), 'input_size': input_size}
+    name = '-'.join(f'{name}={value}' for name, value in (*knobs.items(), ('canvases', canvases)))
+    return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs))
 
 
 def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:
