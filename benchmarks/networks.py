@@ -1,8 +1,9 @@
 """Whole networks beside each other, ours and torchvision's: ``python benchmarks/networks.py``.
 
-Latency at batch 1 of each network as it is (eager), as ``torch.compile`` makes it (compiled) and in ONNX Runtime from
-the file that ``python -m trials export`` would write (onnx, on the CPU only), and the speed of its training: forward,
-backward and a step of SGD, eager. PyTorch's networks are in channels_last, as in our trials; all is in float32.
+Latency at batch 1 of each network as it is (eager), as ``torch.compile`` makes it (compiled; on a GPU with CUDA graphs,
+without which small kernels wait for Python) and in ONNX Runtime from the file that ``python -m trials export`` would
+write (onnx, on the CPU only), and the speed of its training: forward, backward and a step of SGD, eager. PyTorch's
+networks are in channels_last, as in our trials; all is in float32.
 
 A round lets each network do a run in each runtime, in a random order, so that a machine that is slower for a while
 makes none slower than another; ratios are those of the same round. A run is a call that is not timed, after which
@@ -193,7 +194,7 @@ def prepare(networks: dict[str, nn.Module], args: argparse.Namespace) -> tuple[d
 def pytorch_call(network: nn.Module, image: torch.Tensor, runtime: str, args) -> Callable[[], object]:
     module, x = on_device(copy.deepcopy(network), args), on_device(image, args)
     if runtime == COMPILED:
-        module = torch.compile(module)
+        module = torch.compile(module, mode='reduce-overhead' if args.device == 'cuda' else None)
     return lambda: module(x)
 
 

@@ -233,11 +233,11 @@ class LightNL(nn.Module):
         return lightnl_product(x, self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, hooked = self.product(x), self.hooked()
-        if self.bn.training or hooked:
-            branch = self.bn(self.conv(y))
-        else:  # BN in the convolution: a pass over y less
-            branch = nn.functional.conv2d(y, *self._folded(), padding=1, groups=self.channels)
+        hooked = self.hooked()
+        if self.bn.training or hooked or x.is_cuda:
+            branch = self.bn(self.conv(self.product(x)))
+        else:  # BN in the convolution: a pass over y less; a GPU waits longer for the folding to be launched
+            branch = nn.functional.conv2d(self.product(x), *self._folded(), padding=1, groups=self.channels)
         return residual_sum(x, branch, kept=hooked)
 
     def hooked(self) -> bool:

@@ -1,5 +1,6 @@
 """LightNL and the conventional non-local block."""
 
+import copy
 import shutil
 import warnings
 
@@ -201,6 +202,21 @@ def test_channels_last_changes_no_result_and_is_kept(block):
     z = block.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(z, expected)
     assert z.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+@pytest.mark.parametrize('training', [True, False])
+def test_a_block_on_a_gpu_gives_the_same_values_and_gradients_as_on_a_cpu(block, training):
+    x = torch.randn(4, 16, 14, 14, dtype=torch.float64)
+    results = []
+    for device in ('cpu', 'cuda'):
+        there = copy.deepcopy(block).to(device, torch.float64).train(training)
+        leaf = x.to(device).detach().requires_grad_()
+        z = there(leaf)
+        z.square().sum().backward()
+        results.append([value.cpu() for value in (z.detach(), leaf.grad, *(p.grad for p in there.parameters()))])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        torch.testing.assert_close(on_gpu, on_cpu)
 
 
 @pytest.mark.slow
