@@ -15,6 +15,7 @@ from benchmarks import ablations, search_quality
 from benchmarks.ground_truth.table import BUDGETS, GroundTruth, shown
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton
 from strategies import AutoNL
+from strategies.autonl_module import AutoNLModule
 from strategies.gate import Threshold, gate
 from strategies.gated_lightnl import GatedInsertion
 
@@ -134,6 +135,15 @@ def test_what_is_not_right_is_one_line_before_anything_is_searched(arguments, wh
     assert said.count('\n') == 1
 
 
+def test_rows_of_other_strategies_depend_on_the_passes_that_autonl_makes_and_not_on_how_it_divides_them():
+    def settings(epochs, warmup):
+        autonl = {'class': 'strategies.AutoNL', 'warmup_epochs': warmup}
+        return search_quality.Settings('', '', {'epochs': epochs}, {'autonl': autonl, 'darts': {}}, [], 0)
+
+    assert settings(5, 2).of('darts') == settings(6, 4).of('darts') != settings(6, 2).of('darts')
+    assert settings(5, 2).of('autonl') != settings(6, 4).of('autonl')
+
+
 @pytest.mark.slow
 def test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export(table, tmp_path, capsys):
     file = tmp_path / 'ablations.csv'
@@ -187,6 +197,23 @@ def test_a_sampled_warm_up_draws_every_candidate_but_leaves_insertion_and_evalua
     assert drawn == {(0, 0), (1, 0), (1, 1)}
     assert all(ablations.sampled_gates(insertion).item() == 1 for _ in range(20))
     assert {tuple(ablations.sampled_gates(threshold.eval()).tolist()) for _ in range(20)} == {(1, 1)}
+
+
+def test_sampled_weights_are_drawn_after_warm_up_and_not_where_thresholds_are_learned(monkeypatch):
+    def seen(threshold):
+        return {tuple(threshold(torch.ones_like(threshold.t), running_mean=False).tolist()) for _ in range(100)}
+
+    threshold, insertion = Threshold((1, 2, 3)), Threshold((ABSENT, PRESENT))
+    with ablations.made_otherwise(ablations.VARIANTS['sampled weights']):
+        assert seen(threshold) == {(1, 1)}
+        threshold.activate(margin=0.1)
+        insertion.activate(margin=0.1)
+        assert seen(threshold) == {(0, 0), (1, 0), (1, 1)}
+        assert seen(insertion) == {(1,)}
+        in_step = []
+        monkeypatch.setitem(ablations.REPLACED, 'undrawn_threshold_step', lambda *_: in_step.append(seen(threshold)))
+        AutoNLModule._threshold_step(None, None, 0)
+        assert in_step == [{(1, 1)}]
 
 
 @pytest.mark.parametrize('name', ablations.VARIANTS)

@@ -9,12 +9,15 @@ from benchmarks import ablations, search_quality
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 README = (ROOT / 'README.md').read_text()
+BEFORE = ['epochs=5', 'autonl.warmup_epochs=2']
+"""AutoNL's search as it was."""
 
 
 @pytest.mark.parametrize(
     ('benchmark', 'file', 'arguments', 'count'),
     [
         (search_quality, 'search_quality.csv', [], 3 * len(search_quality.STRATEGIES)),
+        (search_quality, 'search_quality.csv', ['--strategies', 'autonl', '--set', *BEFORE], 3),
         (ablations, 'ablations.csv', ['--first-seed', '100', '--seeds', '3'], 3 * len(ablations.VARIANTS)),
     ],
 )
