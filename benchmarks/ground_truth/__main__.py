@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,7 @@ def description(truth: GroundTruth, budgets) -> str:
         )
         if len(truth.seeds) > 1:
             lines.append(_test_luck(truth, within))
-        effects = _effects_of(truth, truth.skeleton.choices(), within)
-        lines.append(
-            '  mean accuracy among them, best candidate and how far the worst is below it: '
-            + ', '.join(f'{k} {e.best} {e.apart:.2%} ± {e.standard_error:.2%}' for k, e in effects.items())
-        )
+        lines += _effects_within(truth, within)
     return '\n'.join(lines)
 
 
@@ -179,31 +175,54 @@ def _noise(truth: GroundTruth) -> list[str]:
 
 
 def _effects(truth: GroundTruth) -> list[str]:
-    """What each choice does: over all networks, then over those that made the choice which does most as it is best, and
-    so on while the strongest of those left is beyond the noise."""
-    labels, there = list(truth.skeleton.choices()), list(range(len(truth.networks)))
-    lines, made = ['mean accuracy where a choice shows; ±: the standard error of the difference, of noise alone'], {}
-    while labels:
-        effects = _effects_of(truth, labels, there)
-        if not effects:
-            break
-        of = ', '.join(f'{label} {candidate}' for label, candidate in made.items())
-        head = f'  of the {len(there)} networks with {of}:' if made else '  of all networks:'
-        lines += [head, *(f'    {label}: {effect}' for label, effect in effects.items())]
+    lines = ['mean accuracy and MACs where a choice shows; ±: the standard error by noise alone']
+    for made, networks, effects in _effects_by_strength(truth, range(len(truth.networks))):
+        of = f'the {len(networks)} networks with {_list(made)}' if made else 'all networks'
+        lines += [f'  of {of}:', *(f'    {label}: {effect}' for label, effect in effects.items())]
+    return lines
+
+
+def _effects_within(truth: GroundTruth, within: Iterable[int]) -> list[str]:
+    """In short, a line where :func:`_effects` has a paragraph."""
+    lines = ['  mean accuracy of these, best candidate and how far the worst is below it, ± as above']
+    for made, networks, effects in _effects_by_strength(truth, within):
+        of = f'the {len(networks)} with {_list(made)}' if made else 'all'
+        apart = ', '.join(f'{k} {e.best} {e.apart:.2%} ± {e.standard_error:.2%}' for k, e in effects.items())
+        lines.append(f'    of {of}: {apart}')
+    return lines
+
+
+def _list(made: dict[str, Any]) -> str:
+    return ', '.join(f'{label} {candidate}' for label, candidate in made.items())
+
+
+def _effects_by_strength(
+    truth: GroundTruth, networks: Iterable[int]
+) -> Iterator[tuple[dict[str, Any], list[int], dict[str, _Effect]]]:
+    """What each choice does: over all of ``networks``, then over those that made the choice which does most as it is
+    best, and so on while the strongest of those left is beyond the noise.
+
+    Yields:
+        The choices that are made, the networks that made them, and the effect of each of the other choices.
+    """
+    labels, there, made = list(truth.skeleton.choices()), list(networks), {}
+    while effects := _effects_of(truth, labels, there):
+        yield dict(made), there, effects
         first = max(effects, key=lambda label: effects[label].apart)
         if not effects[first].apart > KNOWN * effects[first].standard_error:
             break
         made[first] = effects[first].best
         there = [index for index in there if shown(truth.skeleton, truth.networks[index]).get(first) == made[first]]
         labels.remove(first)
-    return lines
 
 
 @dataclass
 class _Effect:
-    """Of one choice: candidate to mean accuracy, and the standard error that training noise gives a difference."""
+    """Of one choice: candidate to mean accuracy and to mean MACs, and the standard error that training noise gives a
+    difference of accuracies."""
 
     means: dict[Any, float]
+    macs: dict[Any, float]
     standard_error: float
 
     @property
@@ -215,7 +234,9 @@ class _Effect:
         return max(self.means.values()) - min(self.means.values())
 
     def __str__(self) -> str:
-        means = ', '.join(f'{candidate} {mean:.2%}' for candidate, mean in self.means.items())
+        means = ', '.join(
+            f'{candidate} {mean:.2%} at {self.macs[candidate]:,.0f} MACs' for candidate, mean in self.means.items()
+        )
         return f'{means}; apart by {self.apart:.2%} ± {self.standard_error:.2%}'
 
 
@@ -233,7 +254,8 @@ def _effect(truth: GroundTruth, label: str, networks: Iterable[int]) -> _Effect:
         if label in choices:
             of.setdefault(choices[label], []).append(index)
     means = {candidate: float(truth.accuracy[indices].mean()) for candidate, indices in of.items()}
-    effect = _Effect(means, math.nan)
+    cost = {candidate: float(truth.macs[indices].mean()) for candidate, indices in of.items()}
+    effect = _Effect(means, cost, math.nan)
     if len(truth.seeds) > 1 and len(means) > 1:
         variance = truth.test[list(itertools.chain(*of.values()))].var(1, ddof=1).mean() / len(truth.seeds)
         ends = of[effect.best], of[min(means, key=means.get)]

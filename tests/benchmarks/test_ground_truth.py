@@ -404,6 +404,10 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
         assert 0.85 < deviation < 1.15
         assert of_mean == pytest.approx(deviation / 2**0.5, abs=0.01)
     assert 0 < float(re.search(r"Kendall's tau of the first two seeds (\S+)", said)[1]) < 1
+    costs = re.search(r'row04/expansion: 6 \S+% at (\S+) MACs, 2 \S+% at (\S+) MACs', said).groups()
+    for expansion, said_cost in zip((6, 2), costs):
+        of = [cost for cost, sample in zip(truth.macs, truth.networks) if sample['row04/expansion'] == expansion]
+        assert said_cost == f'{np.mean(of):,.0f}'
     everywhere, with_row_1, at_stride_1, *more = map(effects, re.split(r'of the \d+ networks with ', said))
     assert sorted(everywhere, key=everywhere.get)[-2:] == ['row01/lightnl_stride', 'row01/lightnl']
     assert 'of the 128 networks with row01/lightnl present:' in said
@@ -416,11 +420,22 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
     assert more[-1].keys() == everywhere.keys() - set(made)
     assert all(apart <= 2 * error + 0.01 for apart, error in more[-1].values())  # nothing is left that is known
     assert said.count('best of the ') == 3
-    under_budgets = re.findall(r'among them, best candidate .*: (row01/lightnl present .*)', said)
+    under_budgets = re.findall(r'of all: (row01/lightnl present .*)', said)
     assert len(under_budgets) == 3
     assert all('row01/lightnl_stride 1 ' in line and line.count('±') >= 7 for line in under_budgets)
+    assert len(re.findall(r'of the \d+ with row01/lightnl present: row01/lightnl_ratio ', said)) == 3
+    assert len(re.findall(r'of the \d+ with row01/lightnl present, row01/lightnl_stride 1: ', said)) == 3
     assert any(float(regret) > 0 for regret in re.findall(r'regret (\S+)%', said))
     assert any(float(below) > 0 for below in re.findall(r'(\S+)% below the best', said))
+
+
+def test_the_ratio_decides_what_else_a_budget_affords(truth):
+    of = {0.0625: [], 1.0: []}  # within the middle budget, at stride 1: as the README says
+    for sample in itertools.compress(truth.networks, truth.within(BUDGETS[1])):
+        ratio, stride = truth.skeleton.lightnl_positions(sample).get(1, (None, None))
+        if stride == 1:
+            of[ratio].append(sample['row01/expansion'])
+    assert {ratio: (len(found), found.count(4)) for ratio, found in of.items()} == {0.0625: (24, 8), 1.0: (16, 0)}
 
 
 def test_where_seeds_agree_one_training_tells_the_best(tmp_path, capsys):
