@@ -13,10 +13,11 @@ Variants:
     default            as AutoNL is
     folded kernel      insertion is gated by the norm of the kernel that BN is folded into, not of the plain one
     soft gates         a gate lets sigmoid(norm - threshold) through, not 0 or 1; the selection is on hard ones
-    one level          weights and thresholds take one step together, on all of the batch that weights are trained on
+    one level          weights and thresholds take one step together, on the weights' whole batch, nothing drawn
     sampled warm-up    in warm-up every step draws ratio, stride, kernel, expansion; all open but insertion otherwise
     dropped warm-up    the same, and insertion is drawn too
-    sampled weights    after warm-up every other weight step, by chance, draws ratio, stride, kernel, expansion
+    nothing drawn      weight steps train the gates' own network, never a candidate that is drawn
+    all drawn          weight steps from the middle of warm-up on draw every ratio, stride, kernel, expansion
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -31,7 +32,6 @@ import itertools
 import json
 import math
 import os
-import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -90,21 +90,14 @@ VARIANTS = {
     'one level': Variant(patches={'autonl_module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
     'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
     'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
-    'sampled weights': Variant(
-        patches={
-            'gate.Threshold.forward': 'drawn_forward',
-            'autonl_module.AutoNLModule._threshold_step': 'undrawn_threshold_step',
-        }
-    ),
+    'nothing drawn': Variant({'drawn_share': 0.0}),
+    'all drawn': Variant({'drawn_share': 1.0}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
     'gates alone': Variant(patches={'autonl_module.front': 'no_front'}, one_budget=True),
     'selection alone': Variant({'threshold_learning_rate': 0.0}),
 }
-
-REPLACED: dict[str, Any] = {}
-"""What a function of this file has taken the place of, by the function's name."""
 
 
 def folded_norm(insertion):
@@ -137,21 +130,6 @@ def dropped_gates(threshold, spared: bool = False):
         return gates
     drawn = torch.randint(len(threshold.candidates), (), device=gates.device)
     return (torch.arange(len(gates), device=gates.device) < drawn).to(gates.dtype)
-
-
-def drawn_forward(threshold, norm, running_mean):
-    """Once the gates act, half of the time those of a candidate that is drawn; of an insertion or a row its own."""
-    import torch
-
-    gates = REPLACED['drawn_forward'](threshold, norm, running_mean)
-    drawn = threshold.training and threshold.active and ABSENT not in threshold.candidates and torch.rand(()) < 0.5
-    return dropped_gates(threshold) if drawn else gates
-
-
-def undrawn_threshold_step(module, batch, batch_idx):
-    """As it is: what is drawn trains weights alone."""
-    with patch('strategies.gate.Threshold.forward', REPLACED['drawn_forward']):
-        REPLACED['undrawn_threshold_step'](module, batch, batch_idx)
 
 
 def one_level_step(module, batch, batch_idx):
@@ -198,7 +176,6 @@ def made_otherwise(variant: Variant) -> Iterator[list[float]]:
 
     with ExitStack() as stack:
         for place, replacement in variant.patches.items():
-            REPLACED[replacement] = pkgutil.resolve_name(f'strategies.{place}')
             stack.enter_context(patch(f'strategies.{place}', globals()[replacement]))
         stack.enter_context(patch.object(AutoNLModule, '_select', measured_select))
         yield lost

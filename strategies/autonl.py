@@ -50,6 +50,10 @@ class AutoNL(OneShotStrategy):
         warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
         threshold_learning_rate: of the thresholds' Adam.
         margin: when warm-up ends every threshold starts this far below its norm.
+        drawn_share: probability with which a choice, but for those of presence, takes a candidate that is drawn, all as
+            likely, in the weight steps from the middle of warm-up on: so that smaller ones are trained before a
+            selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot" (ECCV 2020), draw every
+            choice at every step.
         gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
 
     Raises:
@@ -67,10 +71,13 @@ class AutoNL(OneShotStrategy):
         warmup_epochs: int = 6,
         threshold_learning_rate: float = 0.02,
         margin: float = 0.1,
+        drawn_share: float = 0.0,
         gradient_clip_val: float | None = None,
         **kwargs,
     ):
         super().__init__([GatedRow.mutate, GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
+        if not 0 <= drawn_share <= 1:
+            raise ValueError(f'AutoNL: drawn_share must be a probability, from 0 to 1, but is {drawn_share!r}')
         for name, value in (
             ('cost_weight', cost_weight),
             ('warmup_epochs', warmup_epochs),
@@ -90,6 +97,7 @@ class AutoNL(OneShotStrategy):
         self.warmup_epochs = warmup_epochs
         self.threshold_learning_rate = threshold_learning_rate
         self.margin = margin
+        self.drawn_share = drawn_share
         self.gradient_clip_val = gradient_clip_val
         self._costs: dict[str, Cost] = {}
 
@@ -120,6 +128,7 @@ class AutoNL(OneShotStrategy):
             objective=CostObjective(self.cost_weight, max(self.budgets, default=None)),
             budgets=self.budgets,
             margin=self.margin,
+            drawn_share=self.drawn_share,
             warmup_epochs=self.warmup_epochs,
             arc_learning_rate=self.threshold_learning_rate,
             gradient_clip_val=self.gradient_clip_val,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor
 
-from search_space import Cost
+from search_space import ABSENT, Cost
 from search_space.skeleton import Sample
 
 from .finite_loss import FiniteLoss
@@ -26,10 +28,13 @@ SELECTION_BATCHES = 20
 class AutoNLModule(DartsLightningModule):
     """Alternates weight steps and threshold steps, first order, as DARTS does.
 
-    In an epoch of warm-up every gate is open and only weights are trained. After it, each batch is
+    In warm-up every gate is open and only weights are trained. After it, each batch is
 
     - a threshold step, on held-out data: ``cross-entropy + λ · log(cost)``, weights kept;
     - a weight step, on training data: the evaluator's own loss, thresholds kept.
+
+    In weight steps from the middle of warm-up on, each choice but those of presence takes, with the probability
+    ``drawn_share``, a candidate that is drawn instead of the gates' own.
 
     Under budgets the last epoch ends with a selection, :func:`.selection.front`, and the gates are set to its network.
 
@@ -44,7 +49,7 @@ class AutoNLModule(DartsLightningModule):
         costs: what is logged: name to cost; the last one is the objective's.
         objective: of the cost.
         budgets: that networks are selected for, in the objective's unit; none are none.
-        margin: see :class:`AutoNL`.
+        margin, drawn_share: see :class:`AutoNL`.
     """
 
     def __init__(
@@ -54,11 +59,13 @@ class AutoNLModule(DartsLightningModule):
         objective: CostObjective,
         budgets: Sequence[float],
         margin: float,
+        drawn_share: float,
         warmup_epochs: int,
         **kwargs,
     ):
         super().__init__(training_module, warmup_epochs=warmup_epochs, **kwargs)
         self.costs, self.objective, self.budgets, self.margin = costs, objective, tuple(budgets), margin
+        self.drawn_share = drawn_share
         self.selected: list[Sample] = []
         self.loss_name = 'weight loss'  # of the step at hand
 
@@ -70,13 +77,25 @@ class AutoNLModule(DartsLightningModule):
     def training_step(self, batch, batch_idx):
         if self.trainer.current_epoch >= self.warmup_epochs:
             self._threshold_step(batch['val'], batch_idx)
-        loss_and_metrics = self.training_module.training_step(batch['train'], 2 * batch_idx + 1)
+        with self._drawn_candidates(batch_idx):
+            loss_and_metrics = self.training_module.training_step(batch['train'], 2 * batch_idx + 1)
         loss = loss_and_metrics['loss'] if isinstance(loss_and_metrics, dict) else loss_and_metrics
         self.log('weight_loss', loss.detach(), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         self.loss_name = 'weight loss'
         self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         return loss_and_metrics
+
+    @contextmanager
+    def _drawn_candidates(self, batch_idx: int) -> Iterator[None]:
+        """What is drawn for a weight step, the same in all processes and after a resume."""
+        with ExitStack() as stack:
+            if self.drawn_share and 2 * self.trainer.current_epoch >= self.warmup_epochs:
+                rng = np.random.default_rng((torch.initial_seed(), self.trainer.current_epoch, batch_idx))
+                for threshold in self.thresholds().values():
+                    if ABSENT not in threshold.candidates and rng.random() < self.drawn_share:
+                        stack.enter_context(threshold.taking(rng.integers(len(threshold.candidates))))
+            yield
 
     def _threshold_step(self, batch, batch_idx: int) -> None:
         optimizer = self.architecture_optimizers()
@@ -147,8 +166,7 @@ class AutoNLModule(DartsLightningModule):
     def _log_gates(self) -> None:
         values = {'cost_weight': self.objective.cost_weight}
         if self.trainer.current_epoch < self.warmup_epochs:
-            choice_weights = self.choice_weights()
-            values.update({name: cost.expected(choice_weights).detach() for name, cost in self.costs.items()})
+            values.update({name: float(cost(self.export())) for name, cost in self.costs.items()})
         for label, threshold in self.thresholds().items():
             for gate, (norm, t, is_open) in enumerate(
                 zip(threshold.norm, threshold.t.detach(), threshold.is_open(), strict=True), start=1

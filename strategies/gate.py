@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ class Threshold(nn.Module):
         self.register_buffer('norm', torch.zeros(gates))
         # Not buffers: to branch on a tensor is to wait for the GPU, and a step has a hundred thresholds.
         self.observed = self.active = False
+        self.drawn: Tensor | None = None  # gates in place of its own
 
     def get_extra_state(self) -> dict[str, bool]:
         return {'observed': self.observed, 'active': self.active}
@@ -100,9 +102,20 @@ class Threshold(nn.Module):
         if self.training:
             self.norm.lerp_(norm.detach(), self.momentum if running_mean and self.observed else 1.0)
             self.observed = True
+        if self.drawn is not None:
+            return self.drawn
         if not self.active:
             return self.warmup_gates()
         return gate(norm - self.t, at=self.norm - self.t.detach())
+
+    @contextmanager
+    def taking(self, candidate: int) -> Iterator[None]:
+        """Within, the gates `(n,)` are those that choose the candidate of this index, and take no gradient."""
+        self.drawn = (torch.arange(len(self.t), device=self.t.device) < candidate).to(self.t.dtype)
+        try:
+            yield
+        finally:
+            self.drawn = None
 
     def warmup_gates(self) -> Tensor:
         """The gates before :meth:`activate`, `(n,)`: all open."""

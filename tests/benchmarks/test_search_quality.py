@@ -15,7 +15,6 @@ from benchmarks import ablations, search_quality
 from benchmarks.ground_truth.table import BUDGETS, GroundTruth, shown
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton
 from strategies import AutoNL
-from strategies.autonl_module import AutoNLModule
 from strategies.gate import Threshold, gate
 from strategies.gated_lightnl import GatedInsertion
 
@@ -197,23 +196,6 @@ def test_a_sampled_warm_up_draws_every_candidate_but_leaves_insertion_and_evalua
     assert drawn == {(0, 0), (1, 0), (1, 1)}
     assert all(ablations.sampled_gates(insertion).item() == 1 for _ in range(20))
     assert {tuple(ablations.sampled_gates(threshold.eval()).tolist()) for _ in range(20)} == {(1, 1)}
-
-
-def test_sampled_weights_are_drawn_after_warm_up_and_not_where_thresholds_are_learned(monkeypatch):
-    def seen(threshold):
-        return {tuple(threshold(torch.ones_like(threshold.t), running_mean=False).tolist()) for _ in range(100)}
-
-    threshold, insertion = Threshold((1, 2, 3)), Threshold((ABSENT, PRESENT))
-    with ablations.made_otherwise(ablations.VARIANTS['sampled weights']):
-        assert seen(threshold) == {(1, 1)}
-        threshold.activate(margin=0.1)
-        insertion.activate(margin=0.1)
-        assert seen(threshold) == {(0, 0), (1, 0), (1, 1)}
-        assert seen(insertion) == {(1,)}
-        in_step = []
-        monkeypatch.setitem(ablations.REPLACED, 'undrawn_threshold_step', lambda *_: in_step.append(seen(threshold)))
-        AutoNLModule._threshold_step(None, None, 0)
-        assert in_step == [{(1, 1)}]
 
 
 @pytest.mark.parametrize('name', ablations.VARIANTS)

@@ -9,7 +9,7 @@ from benchmarks import ablations, search_quality
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 README = (ROOT / 'README.md').read_text()
-BEFORE = ['epochs=5', 'autonl.warmup_epochs=2']
+BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['autonl.drawn_share=0'])
 """AutoNL's search as it was."""
 
 
@@ -17,7 +17,7 @@ BEFORE = ['epochs=5', 'autonl.warmup_epochs=2']
     ('benchmark', 'file', 'arguments', 'count'),
     [
         (search_quality, 'search_quality.csv', [], 3 * len(search_quality.STRATEGIES)),
-        (search_quality, 'search_quality.csv', ['--strategies', 'autonl', '--set', *BEFORE], 3),
+        *((search_quality, 'search_quality.csv', ['--strategies', 'autonl', '--set', *set_], 3) for set_ in BEFORE),
         (ablations, 'ablations.csv', ['--first-seed', '100', '--seeds', '3'], 3 * len(ablations.VARIANTS)),
     ],
 )

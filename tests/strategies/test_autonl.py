@@ -166,6 +166,25 @@ def test_the_same_seed_gives_the_same_trajectory_and_another_seed_another():
     assert first != trajectory(1)
 
 
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_weight_steps_after_warm_up_draw_candidates_of_all_choices_but_presence(share):
+    candidates, steps = load_skeleton('cued').choices(), []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            own, taken = module.export(), module.choice_weights()
+            assert taken.keys() == candidates.keys()
+            other = {label for label in taken if not taken[label][candidates[label].index(own[label])]}
+            steps.append((trainer.current_epoch, other))
+
+    run_search(callbacks=[Look()], drawn_share=share)
+    others = {epoch: [other for e, other in steps if e == epoch] for epoch in (0, 1)}  # the first is of warm-up
+    assert not any(others[0])
+    assert not any(label.endswith('/lightnl') for other in others[1] for label in other)
+    drawable = len(others[1]) * sum(not label.endswith('/lightnl') for label in candidates)
+    assert share / 3 <= sum(map(len, others[1])) / drawable <= share  # a draw may be what the gates say
+
+
 def test_a_heavy_cost_closes_every_insertion_gate():
     strategy = run_search(cost_weight=1e4, threshold_learning_rate=5.0, margin=0.1)
     sample = strategy.oneshot_module.export()
@@ -314,6 +333,12 @@ def test_a_space_without_lightnl_positions_is_refused():
     fixed = skeleton.fix({label: candidates[0] for label, candidates in skeleton.choices().items()})
     with pytest.raises(ValueError, match='no LightNL positions to search'):
         AutoNL().mutate_model(LightNLSpace(fixed))
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
+def test_a_share_that_is_no_probability_is_refused(share):
+    with pytest.raises(ValueError, match='drawn_share must be a probability, from 0 to 1'):
+        AutoNL(drawn_share=share)
 
 
 @pytest.mark.parametrize('name', ['cost_weight', 'warmup_epochs', 'threshold_learning_rate', 'margin'])

@@ -91,6 +91,20 @@ def test_evaluation_does_not_move_the_running_mean():
     assert threshold.norm.item() == 1
 
 
+def test_a_candidate_that_is_taken_stands_in_for_the_gates_own():
+    threshold = Threshold([3, 5, 7])
+    norm = torch.ones(2, requires_grad=True)
+    threshold(norm, running_mean=False)
+    threshold.activate(margin=0.5)
+    for candidate in range(3):
+        with threshold.taking(candidate):
+            gates = threshold(norm, running_mean=False)
+        assert nested_weights(gates).argmax() == candidate
+        assert not gates.requires_grad
+    assert threshold.is_open().all()
+    assert threshold(norm, running_mean=False).requires_grad
+
+
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=4), st.data())
 def test_gates_choose_the_candidate_that_they_are_told_to(distances, data):
     candidates = list(range(len(distances) + 1))

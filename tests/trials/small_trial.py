@@ -32,6 +32,7 @@ SEARCH = {
     'held_out': 0.25,
     'class': 'strategies.AutoNL',
     'class/warmup_epochs': 1,
+    'class/drawn_share': 0.5,
 }
 
 RETRAIN = {name: value for name, value in SEARCH.items() if not name.startswith('class')} | {

@@ -112,7 +112,7 @@ class Ended(Exception):
         SEARCH,
         RETRAIN,
         {**RETRAIN, 'ema_decay': 0.9},
-        {**SEARCH, 'class': 'nni.nas.strategy.GumbelDARTS', 'class/warmup_epochs': None},
+        {**SEARCH, 'class': 'nni.nas.strategy.GumbelDARTS', 'class/warmup_epochs': None, 'class/drawn_share': None},
     ],
     ids=['search', 'retraining', 'moving average', 'GumbelDARTS'],
 )
