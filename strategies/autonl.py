@@ -50,10 +50,10 @@ class AutoNL(OneShotStrategy):
         warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
         threshold_learning_rate: of the thresholds' Adam.
         margin: when warm-up ends every threshold starts this far below its norm.
-        drawn_share: probability with which a choice, but for those of presence, takes a candidate that is drawn, all as
-            likely, in the weight steps from the middle of warm-up on: so that smaller ones are trained before a
-            selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot" (ECCV 2020), draw every
-            choice at every step.
+        drawn_share: with a budget, the probability with which a choice, but for those of presence, takes a candidate
+            that is drawn, all as likely, in a weight step from the middle of warm-up on: so that smaller ones are
+            trained before the selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot"
+            (ECCV 2020), draw every choice at every step.
         gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
 
     Raises:
@@ -71,7 +71,7 @@ class AutoNL(OneShotStrategy):
         warmup_epochs: int = 6,
         threshold_learning_rate: float = 0.02,
         margin: float = 0.1,
-        drawn_share: float = 0.0,
+        drawn_share: float = 0.5,
         gradient_clip_val: float | None = None,
         **kwargs,
     ):
@@ -128,7 +128,7 @@ class AutoNL(OneShotStrategy):
             objective=CostObjective(self.cost_weight, max(self.budgets, default=None)),
             budgets=self.budgets,
             margin=self.margin,
-            drawn_share=self.drawn_share,
+            drawn_share=self.drawn_share if self.budgets else 0.0,
             warmup_epochs=self.warmup_epochs,
             arc_learning_rate=self.threshold_learning_rate,
             gradient_clip_val=self.gradient_clip_val,
