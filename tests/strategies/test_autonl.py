@@ -62,9 +62,10 @@ def set_gates(strategy: AutoNL, generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['cued', *(pytest.param(n, marks=pytest.mark.slow) for n in shipped_skeletons() if n != 'cued')]
+    ('name', 'settings'),
+    [('cued', 50), *(pytest.param(n, 20, marks=pytest.mark.slow) for n in shipped_skeletons() if n != 'cued')],
 )
-def test_any_gate_setting_exports_the_network_that_the_supernet_is(name):
+def test_any_gate_setting_exports_the_network_that_the_supernet_is(name, settings):
     strategy = run_search(skeleton=name)
     generator = torch.Generator().manual_seed(1)
     supernet, skeleton = strategy.supernet.eval(), load_skeleton(name)
@@ -73,7 +74,7 @@ def test_any_gate_setting_exports_the_network_that_the_supernet_is(name):
             torch.nn.init.uniform_(module.weight, 0.2, 0.6, generator=generator)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
     x, cost, seen = images(4).tensors[0], macs(skeleton), set()
-    for _ in range(50):
+    for _ in range(settings):
         set_gates(strategy, generator)
         with torch.no_grad():
             logits = supernet(x)
@@ -84,7 +85,7 @@ def test_any_gate_setting_exports_the_network_that_the_supernet_is(name):
             torch.testing.assert_close(network(x), logits, rtol=1e-4, atol=1e-4)
         assert cost.expected(strategy.oneshot_module.choice_weights()).item() == cost(sample)
         seen.add(str(skeleton.canonical(sample)))
-    assert len(seen) > 30
+    assert len(seen) > 0.6 * settings
 
 
 def test_with_every_insertion_gate_closed_lightnl_is_exactly_the_identity(searched):
