@@ -16,9 +16,9 @@ from .cost import (
     stem_macs,
     stem_params,
 )
-from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
+from .skeleton import ABSENT, PRESENT, SYMMETRIC, Row, Sample, Skeleton, row_name
 
-__all__ = ['describe_network', 'describe_space', 'network_text', 'space_text']
+__all__ = ['describe_network', 'describe_space', 'input_text', 'network_text', 'space_text']
 
 
 def describe_network(
@@ -32,11 +32,11 @@ def describe_network(
         latency: milliseconds, of the same skeleton.
 
     Returns:
-        ``kind`` (``network``), ``skeleton``, ``input_size``, ``classes``, ``macs``, ``params``, ``sample``,
-        ``latency_ms`` where ``latency`` is given, and
-        ``rows``: a dict for the stem, for each row and for the head, with ``name``, ``output`` (C, H, W), ``macs``,
-        ``params``, and of a row ``presence``, ``expansion``, ``kernel``, ``stride``, ``se``, and ``lightnl``, None or
-        its ``ratio`` and ``stride``. The head's output is its logits.
+        ``kind`` (``network``), ``skeleton``, ``input_size``, ``classes``, ``padding``, ``macs``, ``params``,
+        ``sample``, ``latency_ms`` where ``latency`` is given, and ``rows``: a dict for the stem, for each row and for
+        the head, with ``name``, ``output`` (C, H, W), ``macs``, ``params``, and of a row ``presence``, ``expansion``,
+        ``kernel``, ``stride``, ``se``, and ``lightnl``, None or its ``ratio`` and ``stride``. The head's output is its
+        logits.
 
     Raises:
         ValueError: as :meth:`Skeleton.check_sample`.
@@ -80,6 +80,7 @@ def describe_network(
         'skeleton': skeleton.name,
         'input_size': input_size or skeleton.input_size,
         'classes': skeleton.classes,
+        'padding': skeleton.padding,
         'macs': macs(skeleton, input_size)(sample),
         'params': params(skeleton)(sample),
         **({'latency_ms': latency(skeleton.check_sample(sample))} if latency else {}),
@@ -92,8 +93,8 @@ def describe_space(skeleton: Skeleton, input_size: int | None = None, latency: C
     """A space as plain data, which JSON can hold; arguments as of :func:`describe_network`.
 
     Returns:
-        ``kind`` (``space``), ``skeleton``, ``input_size``, ``classes``, ``samples`` (how many there are), ``macs``,
-        ``params`` and ``latency_ms`` where it is given, each with ``min`` and ``max``, ``choices``, label to
+        ``kind`` (``space``), ``skeleton``, ``input_size``, ``classes``, ``padding``, ``samples`` (how many there are),
+        ``macs``, ``params`` and ``latency_ms`` where it is given, each with ``min`` and ``max``, ``choices``, label to
         candidates, and ``rows``, a dict for each with ``name``, ``output`` (C, H, W), ``stride``, ``fixed``, key to its
         one value where it shows, and ``choices``, key to candidates.
     """
@@ -120,11 +121,18 @@ def describe_space(skeleton: Skeleton, input_size: int | None = None, latency: C
         'skeleton': skeleton.name,
         'input_size': input_size or skeleton.input_size,
         'classes': skeleton.classes,
+        'padding': skeleton.padding,
         'samples': skeleton.size(),
         **{name: dict(zip(('min', 'max'), cost.range(), strict=True)) for name, cost in costs.items() if cost},
         'choices': {label: list(candidates) for label, candidates in skeleton.choices().items()},
         'rows': rows,
     }
+
+
+def input_text(described: dict[str, Any]) -> str:
+    """The side of the input, and the padding of a network or space where it is not PyTorch's."""
+    size, padding = described['input_size'], described['padding']
+    return f'{size}×{size}' + (f', padding {padding}' if padding != SYMMETRIC else '')
 
 
 def network_text(network: dict[str, Any]) -> str:
@@ -142,7 +150,7 @@ def network_text(network: dict[str, Any]) -> str:
         lines.append((row['name'], _shape(row['output']), *columns, f'{row["macs"]:,}', f'{row["params"]:,}'))
     lines.append(('total', '', '', '', '', '', '', f'{network["macs"]:,}', f'{network["params"]:,}'))
     title = (
-        f'a network of {network["skeleton"]} at {network["input_size"]}×{network["input_size"]}: '
+        f'a network of {network["skeleton"]} at {input_text(network)}: '
         f'{_millions(network["macs"], 2)} MACs, {_millions(network["params"], 3)} parameters'
     )
     if 'latency_ms' in network:
@@ -154,8 +162,7 @@ def space_text(space: dict[str, Any]) -> str:
     """:func:`describe_space`'s data, for people."""
     count = f'{space["samples"]:,}' if space['samples'] < 10**12 else f'{space["samples"]:.2e}'
     lines = [
-        f'the space {space["skeleton"]} at {space["input_size"]}×{space["input_size"]}: '
-        f'{len(space["choices"])} choices, {count} samples',
+        f'the space {space["skeleton"]} at {input_text(space)}: {len(space["choices"])} choices, {count} samples',
         *(
             f'{name}: {_millions(space[key]["min"], digits)} to {_millions(space[key]["max"], digits)}'
             for name, key, digits in (('MACs', 'macs', 2), ('parameters', 'params', 3))

@@ -6,7 +6,7 @@ import io
 from functools import partial
 from pathlib import Path
 
-from .describe import describe_network
+from .describe import describe_network, input_text
 from .skeleton import ABSENT, Sample, Skeleton, closest
 from .whole_file import write_whole
 
@@ -97,10 +97,7 @@ class _Picture:
     def paint(self, title: str) -> None:
         network = self.network
         self._write(self.left + 0.15, 5.72, title, size=13, weight='bold', ha='left')
-        facts = (
-            f'{network["macs"] / 1e6:.4g}M MACs, {network["params"] / 1e6:.4g}M parameters '
-            f'at {network["input_size"]}×{network["input_size"]}'
-        )
+        facts = f'{network["macs"] / 1e6:.4g}M MACs, {network["params"] / 1e6:.4g}M parameters at {input_text(network)}'
         self._write(self.left + 0.15, 5.15, facts, size=9.5, ha='left')
         self._stages()
         for name, y in TRACKS.items():

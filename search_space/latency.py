@@ -62,7 +62,7 @@ class LatencyTable:
 
     Attributes:
         conditions: ``skeleton``, ``device``, ``threads``, ``clock``, ``torch``, ``input_size`` (pixels), ``batch``,
-            ``runs``, and ``outside``, what the skeleton says of stem, head and activation.
+            ``runs``, and ``outside``, what the skeleton says of stem, head, activation and padding.
         stem_and_head: milliseconds.
         rows: variant to milliseconds.
     """
@@ -133,8 +133,8 @@ class LatencyTable:
 
 
 def _outside(skeleton: Skeleton, input_size: int) -> dict[str, Any]:
-    """What the stem's and the head's latency depends on, and every row's through the activation."""
-    keys = ('stem_channels', 'stem_stride', 'head_channels', 'classes', 'activation')
+    """What the stem's and the head's latency depends on, and every row's through activation and padding."""
+    keys = ('stem_channels', 'stem_stride', 'head_channels', 'classes', 'activation', 'padding')
     head_input = {
         'last_row_channels': skeleton.rows[-1].channels,
         'last_row_side': row_sizes(skeleton, input_size)[-1],

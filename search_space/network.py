@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .block_cost import squeeze_channels
 from .lightnl import LightNL
+from .padding import padding_of, strided_pad
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 
 __all__ = ['InvertedResidual', 'LightNLSpace', 'MutableLightNL', 'MutableSqueezeExcite', 'SqueezeExcite', 'build']
@@ -119,12 +120,14 @@ class InvertedResidual(nn.Module):
             body['expand'] = conv(in_channels=in_channels, out_channels=hidden, kernel_size=1)
             body['expand_bn'] = norm(num_features=hidden)
             body['expand_act'] = activation()
+        pad = strided_pad(skeleton, row.stride, row.candidates('kernel'))
+        body.update(pad)
         body['depthwise'] = conv(
             in_channels=hidden,
             out_channels=hidden,
             kernel_size=kernel,
             stride=row.stride,
-            padding=kernel // 2,
+            padding=padding_of(kernel, pad),
             groups=hidden,
         )
         body['depthwise_bn'] = norm(num_features=hidden)
@@ -180,8 +183,10 @@ class LightNLSpace(ModelSpace):
         self.skeleton = skeleton
         activation = ACTIVATIONS[skeleton.activation]
         bn = {'eps': skeleton.bn_eps, 'momentum': skeleton.bn_momentum}
-        stem = nn.Conv2d(3, skeleton.stem_channels, 3, skeleton.stem_stride, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(skeleton.stem_channels, **bn), activation())
+        pad = strided_pad(skeleton, skeleton.stem_stride, [3])
+        stem = nn.Conv2d(3, skeleton.stem_channels, 3, skeleton.stem_stride, padding=padding_of(3, pad), bias=False)
+        layers = (stem, nn.BatchNorm2d(skeleton.stem_channels, **bn), activation())
+        self.stem = nn.Sequential(OrderedDict({**pad, **{str(i): layer for i, layer in enumerate(layers)}}))
         self.rows = nn.Sequential(
             OrderedDict(
                 (

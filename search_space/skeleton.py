@@ -17,6 +17,8 @@ from .yaml_mapping import find_yaml, read_mapping, shipped
 __all__ = [
     'ABSENT',
     'PRESENT',
+    'SAME',
+    'SYMMETRIC',
     'Row',
     'Skeleton',
     'candidates_of',
@@ -30,6 +32,9 @@ __all__ = [
 
 PRESENT, ABSENT = 'present', 'absent'
 """The candidates of ``lightnl`` (is the block inserted?) and of ``presence`` (is the row there?)."""
+
+SYMMETRIC, SAME = 'symmetric', 'same'
+"""How convolutions of stride 2 are padded: as in PyTorch, or as in TensorFlow (:class:`.padding.PadSame`)."""
 
 Sample = dict[str, Any]
 """A network of the space: label, such as ``row07/lightnl``, to the chosen candidate."""
@@ -100,6 +105,8 @@ class Skeleton:
         activation: ``swish`` or ``relu6``.
         dropout: probability before the linear layer.
         bn_eps, bn_momentum: of every BN, the momentum in PyTorch's sense.
+        padding: of the convolutions of stride 2: ``symmetric``, ``k // 2`` on each side, or ``same``, as in TensorFlow.
+            It changes neither shapes nor MACs.
     """
 
     name: str
@@ -113,6 +120,7 @@ class Skeleton:
     dropout: float = 0.0
     bn_eps: float = 1e-3
     bn_momentum: float = 0.01
+    padding: str = SYMMETRIC
 
     def in_channels(self, index: int) -> int:
         """Input channels of ``rows[index]``."""
@@ -330,6 +338,7 @@ _SKELETON_RULES = {
     'dropout': (lambda v: _is_number(v) and 0 <= v < 1, 'a number in [0, 1)'),
     'bn_eps': (lambda v: _is_number(v) and v > 0, 'a number above 0'),
     'bn_momentum': (lambda v: _is_number(v) and 0 < v <= 1, 'a number in (0, 1]'),
+    'padding': (lambda v: v in (SYMMETRIC, SAME), f'{SYMMETRIC!r} or {SAME!r}'),
 }
 
 
@@ -380,6 +389,12 @@ def parse_skeleton(text: str, where: str) -> Skeleton:
             raise ValueError(
                 f'{where}, row {index + 1}: presence: only a row that keeps its shape may be absent; '
                 f'this one takes {skeleton.in_channels(index)} channels to {row.channels} at stride {row.stride}'
+            )
+        kernels = row.candidates('kernel')
+        if skeleton.padding == SAME and row.stride == 2 and 1 in kernels and len(kernels) > 1:
+            raise ValueError(
+                f'{where}, row {index + 1}: kernel: 1 cannot be one of several candidates at stride 2 where padding is '
+                f'{SAME}'
             )
     return skeleton
 

@@ -136,6 +136,7 @@ class GatedRow(Gated):
     def forward(self, x: Tensor) -> Tensor:
         masks, body = self._masks(), self.row.body
         h = body.expand_act(body.expand_bn(body.expand(x))) if hasattr(body, 'expand') else x
+        h = body.pad(h) if hasattr(body, 'pad') else h
         conv = body.depthwise
         weight = conv.weight * masks['kernel'] if 'kernel' in masks else conv.weight
         h = functional.conv2d(h, weight, None, conv.stride, conv.padding, groups=conv.groups)

@@ -79,6 +79,12 @@ SKELETONS = {
         r": activation must be 'swish' or .+, not 'gelu'",
     ),
     'dropout 1': ('classes: 10', 'classes: 10\ndropout: 1', r': dropout must be a number in \[0, 1\), not 1'),
+    'unknown padding': ('classes: 10', 'classes: 10\npadding: valid', r": padding must be 'symmetric' or .+"),
+    'no kernel or one, padded as in TensorFlow': (
+        SKELETON,
+        SKELETON.replace('kernel: [3, 5]', 'kernel: [1, 3]') + 'padding: same',
+        r', row 2: kernel: 1 cannot be one of several .+ where padding is same',
+    ),
     'infinite eps': ('classes: 10', 'classes: 10\nbn_eps: .inf', r': bn_eps must be a number above 0, not inf'),
     'a list for one value': ('classes: 10', 'classes: [10]', r': classes must be a whole number of .+, not \[10\]'),
     'no channels': ('channels: 24', 'channels: 0', r', row 2: channels must be a whole number of at least 1, not 0'),

@@ -62,9 +62,10 @@ def trial(tmp_path):
 
 
 def beginning(name: str) -> Skeleton:
-    """The first rows of a skeleton, at 32 pixels or 24: every kind of row is among them."""
-    skeleton = load_skeleton(name)
-    return dataclasses.replace(skeleton, input_size=24 if name == 'cued' else 32, rows=skeleton.rows[:5])
+    """The first rows of a skeleton, at 32 pixels or 24: every kind of row, and of padding, is among them."""
+    skeleton, padding = load_skeleton(name), 'same' if name == 'mobile' else 'symmetric'
+    size = 24 if name == 'cued' else 32
+    return dataclasses.replace(skeleton, input_size=size, rows=skeleton.rows[:5], padding=padding)
 
 
 def every_kind_of_block(skeleton: Skeleton) -> Sample:
