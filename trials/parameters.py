@@ -33,13 +33,20 @@ class TrialParameters:
         epochs: passes over the training data (in a search: over the part that is not held out).
         batch_size: images per step, over all devices.
         learning_rate: peak of the schedule.
+        learning_rate_per: images of a step that ``learning_rate`` is for; at another batch size it is in proportion.
+            0 is any.
         weight_decay: the optimizer's.
         label_smoothing: of the loss.
-        optimizer: ``adamw``, ``rmsprop`` or ``sgd``.
-        schedule: of the learning rate, ``one-cycle`` or ``cosine``.
-        learning_rate_warmup: epochs in which the cosine schedule rises to its peak.
+        optimizer: ``adamw``, ``rmsprop``, ``rmsprop-tf`` (as TensorFlow has it) or ``sgd``.
+        schedule: of the learning rate, ``one-cycle``, ``cosine`` or ``staircase``.
+        learning_rate_warmup: epochs in which the schedules ``cosine`` and ``staircase`` rise to their peak.
+        staircase_factor: what ``staircase`` multiplies the learning rate by every ``staircase_epochs``.
+        staircase_epochs: see there.
         decay_norm_and_bias: whether weight decay is for BN and biases too.
+        mixup: α of the mixing of training images and labels; 0 is none.
         ema_decay: of the moving average of weights that is validated, tested and kept; 0 is none.
+        ema_decay_per: images of a step that ``ema_decay`` is for; at another batch size it is the same per image.
+            0 is any.
         gradient_clip: largest norm of the gradient; 0 is none.
         precision: ``auto``, ``32``, ``bf16-mixed`` or ``16-mixed``; auto is bf16-mixed on a GPU that has it.
         threads: CPU threads of the trial, of each of its processes.
@@ -62,12 +69,17 @@ class TrialParameters:
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.01
+    learning_rate_per: int = 0
     label_smoothing: float = 0.0
     optimizer: str = 'adamw'
     schedule: str = 'one-cycle'
     learning_rate_warmup: float = 0.0
+    staircase_factor: float = 0.97
+    staircase_epochs: float = 2.4
     decay_norm_and_bias: bool = True
+    mixup: float = 0.0
     ema_decay: float = 0.0
+    ema_decay_per: int = 0
     gradient_clip: float = 0.0
     precision: str | int = 'auto'
     threads: int = 1
@@ -123,12 +135,21 @@ class TrialParameters:
             ('workers', _is_whole(self.workers, 0), 'a whole number of at least 0'),
             ('seed', _is_whole(self.seed, 0), 'a whole number of at least 0'),
             ('learning_rate', _is_number(self.learning_rate) and self.learning_rate > 0, 'a number above 0'),
+            ('learning_rate_per', _is_whole(self.learning_rate_per, 0), 'a whole number of at least 0'),
             ('weight_decay', _is_number(self.weight_decay) and self.weight_decay >= 0, 'a number of at least 0'),
             ('label_smoothing', _is_share(self.label_smoothing), 'a number in [0, 1)'),
             ('optimizer', self.optimizer in OPTIMIZERS, f'one of {", ".join(OPTIMIZERS)}'),
             ('schedule', self.schedule in SCHEDULES, f'one of {", ".join(SCHEDULES)}'),
+            (
+                'staircase_factor',
+                _is_number(self.staircase_factor) and 0 < self.staircase_factor <= 1,
+                'a number in (0, 1]',
+            ),
+            ('staircase_epochs', _is_number(self.staircase_epochs) and self.staircase_epochs > 0, 'a number above 0'),
+            ('mixup', _is_number(self.mixup) and self.mixup >= 0, 'a number of at least 0'),
             ('decay_norm_and_bias', isinstance(self.decay_norm_and_bias, bool), 'true or false'),
             ('ema_decay', _is_share(self.ema_decay), 'a number in [0, 1)'),
+            ('ema_decay_per', _is_whole(self.ema_decay_per, 0), 'a whole number of at least 0'),
             ('gradient_clip', _is_number(self.gradient_clip) and self.gradient_clip >= 0, 'a number of at least 0'),
             ('precision', str(self.precision) in PRECISIONS, f'one of {", ".join(PRECISIONS)}'),
             ('held_out', _is_share(self.held_out) and self.held_out > 0, 'a number in (0, 1)'),
@@ -139,7 +160,7 @@ class TrialParameters:
             raise ValueError(
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
             )
-        self._check_warmup()
+        self._check_schedule()
         check_arguments(self.dataset, self.dataset_arguments)
         space = self.space()
         if self.stage == 'search':
@@ -147,21 +168,30 @@ class TrialParameters:
         else:
             space.check_sample(self.network)
 
-    def _check_warmup(self) -> None:
+    def _check_schedule(self) -> None:
         warmup = self.learning_rate_warmup
         if not _is_number(warmup) or not 0 <= warmup < self.epochs:
             raise ValueError(
                 f'trial parameter learning_rate_warmup must be a number of epochs from 0 to less than all '
                 f'{self.epochs} of them, not {warmup!r}'
             )
-        if warmup and self.schedule != 'cosine':
-            raise ValueError(f'trial parameter learning_rate_warmup is for schedule cosine, not for {self.schedule}')
+        if warmup and self.schedule == 'one-cycle':
+            raise ValueError(
+                f'trial parameter learning_rate_warmup is for schedule cosine or staircase, not for {self.schedule}'
+            )
+        for name in ('staircase_factor', 'staircase_epochs'):
+            if getattr(self, name) != getattr(type(self), name) and self.schedule != 'staircase':
+                raise ValueError(f'trial parameter {name} is for schedule staircase, not for {self.schedule}')
+        if self.ema_decay_per and not self.ema_decay:
+            raise ValueError('trial parameter ema_decay_per is for ema_decay, which is missing')
 
     def _check_search(self) -> None:
         if not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
         if self.ema_decay:
             raise ValueError('trial parameter ema_decay is not for a search: the average of a supernet is not searched')
+        if self.mixup:
+            raise ValueError('trial parameter mixup is not for a search, whose losses on held-out images are compared')
         if self.gradient_clip:
             raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
 

@@ -86,6 +86,7 @@ def run_trial(
             train,
             validation,
             **_recipe(trial),
+            classes=parts.classes,
             callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
             progress_bar=progress_bar,
             **arguments,

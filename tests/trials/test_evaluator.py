@@ -13,7 +13,8 @@ from torch.utils.data import RandomSampler, TensorDataset
 
 from search_space import LightNLSpace, load_skeleton
 from strategies import AutoNL
-from trials.evaluator import OPTIMIZERS, evaluator, loader
+from trials.evaluator import OPTIMIZERS, SCHEDULES, evaluator, loader
+from trials.rmsprop import TensorFlowRMSprop
 
 RECIPE = {'batch_size': 8, 'learning_rate': 0.02, 'weight_decay': 0.0, 'label_smoothing': 0.0, 'seed': 0}
 
@@ -53,11 +54,12 @@ class EveryStep(pl.Callback):
         self.states.append({name: value.clone() for name, value in module.model.state_dict().items()})
 
 
-@pytest.mark.parametrize('schedule', ['one-cycle', 'cosine'])
+@pytest.mark.parametrize('schedule', SCHEDULES)
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_every_optimizer_learns_under_every_schedule(optimizer, schedule):
     training = train(small_network(), epochs=12, optimizer=optimizer, schedule=schedule)
-    assert type(training.trainer.optimizers[0]).__name__.lower() == optimizer
+    made = {'rmsprop-tf': 'tensorflowrmsprop'}.get(optimizer, optimizer)
+    assert type(training.trainer.optimizers[0]).__name__.lower() == made
     assert training.trainer.callback_metrics['validation_accuracy'] > 0.9
 
 
@@ -71,6 +73,82 @@ def test_the_cosine_schedule_rises_in_a_line_and_falls_as_a_cosine(warmup):
     expected = [peak * (step + 1) / (rising + 1) for step in range(rising)]
     expected += [peak * (1 + math.cos(math.pi * (step - rising) / (40 - rising))) / 2 for step in range(rising, 40)]
     torch.testing.assert_close(rates, torch.tensor(expected))
+
+
+@pytest.mark.parametrize('warmup', [0, 1.5])
+def test_the_staircase_falls_by_a_factor_whenever_its_epochs_are_through_and_counts_those_of_the_line(warmup):
+    steps = EveryStep()
+    staircase = {'schedule': 'staircase', 'staircase_factor': 0.5, 'staircase_epochs': 1.25}
+    train(small_network(), epochs=5, learning_rate_warmup=warmup, callbacks=[steps], **staircase)
+    rates, rising = torch.tensor(steps.learning_rates), int(8 * warmup)
+    peak = RECIPE['learning_rate']
+    expected = [peak * (step + 1) / (rising + 1) for step in range(rising)]
+    expected += [peak * 0.5 ** (step // 10) for step in range(rising, 40)]
+    torch.testing.assert_close(rates, torch.tensor(expected))
+
+
+def test_a_learning_rate_that_is_for_a_batch_size_is_scaled_to_the_one_that_is_used():
+    steps = EveryStep()
+    train(small_network(), epochs=1, schedule='staircase', learning_rate_per=256, callbacks=[steps])
+    assert steps.learning_rates == [pytest.approx(RECIPE['learning_rate'] * 8 / 256)] * 8
+
+
+def test_an_average_that_is_for_a_batch_size_decays_per_image():
+    networks = [small_network(), small_network()]
+    train(networks[0], ema_decay=0.8, ema_decay_per=32)
+    train(networks[1], ema_decay=0.8 ** (8 / 32))
+    for one, other in zip(*(network.state_dict().values() for network in networks), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rmsprop_of_tensorflow_is_its_formula():
+    """Source: the documentation of ``tf.compat.v1.train.RMSPropOptimizer``; the steps by hand, in double precision."""
+    alpha, momentum, eps, decay = 0.9, 0.8, 1e-3, 0.1
+    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.double)
+    weight = torch.nn.Parameter(start.clone())
+    optimizer = TensorFlowRMSprop([weight], 0.1, alpha=alpha, momentum=momentum, eps=eps, weight_decay=decay)
+    w, m, v = start.clone(), torch.ones(3).double(), torch.zeros(3).double()
+    for step in range(5):
+        optimizer.param_groups[0]['lr'] = rate = 0.1 / (step + 1)
+        gradient = torch.tensor([1e-3, 0.1, 10.0], dtype=torch.double) * (step + 1)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        g = gradient + decay * w
+        m = alpha * m + (1 - alpha) * g * g
+        v = momentum * v + rate * g / (m + eps).sqrt()
+        w = w - v
+        torch.testing.assert_close(weight.detach(), w, rtol=1e-12, atol=0)
+
+
+def test_rmsprop_of_tensorflow_goes_on_from_its_state():
+    def steps(optimizer, weight, count):
+        for _ in range(count):
+            weight.grad = weight.detach().sin()
+            optimizer.step()
+
+    arguments = {'lr': 0.1, 'alpha': 0.9, 'momentum': 0.9, 'eps': 1e-3}
+    whole, half = (torch.nn.Parameter(torch.arange(4.0)) for _ in range(2))
+    steps(TensorFlowRMSprop([whole], **arguments), whole, 6)
+    first = TensorFlowRMSprop([half], **arguments)
+    steps(first, half, 3)
+    second = TensorFlowRMSprop([half], **arguments)
+    second.load_state_dict(first.state_dict())
+    steps(second, half, 3)
+    assert torch.equal(half, whole)
+
+
+def test_mixup_trains_on_mixed_images_and_labels_and_measures_on_unmixed_ones():
+    seen = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    network.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, inputs[0].clone())))
+    training = train(network, epochs=1, mixup=0.4, classes=2)
+    known = {image.numpy().tobytes() for image in images().tensors[0]}
+    mixed = [image for is_training, batch in seen for image in batch if is_training]
+    assert sum(image.numpy().tobytes() in known for image in mixed) < len(mixed) / 10
+    assert all(image.numpy().tobytes() in known for is_training, batch in seen if not is_training for image in batch)
+    x, y = images().tensors
+    loss = nn.functional.cross_entropy(network(x), y).item()
+    assert training.trainer.callback_metrics['validation_loss'].item() == pytest.approx(loss, rel=1e-5)
 
 
 def test_label_smoothing_is_in_the_loss():
@@ -202,7 +280,15 @@ class SaveEpoch(pl.Callback):
             trainer.save_checkpoint(self.file)
 
 
-@pytest.mark.parametrize('recipe', [{}, {'schedule': 'cosine', 'optimizer': 'sgd', 'ema_decay': 0.9}])
+@pytest.mark.parametrize(
+    'recipe',
+    [
+        {},
+        {'schedule': 'cosine', 'optimizer': 'sgd', 'ema_decay': 0.9},
+        {'schedule': 'staircase', 'staircase_epochs': 1.5, 'optimizer': 'rmsprop-tf'},
+    ],
+    ids=['adamw', 'sgd', 'rmsprop-tf'],
+)
 def test_a_training_goes_on_from_lightnings_checkpoint_to_the_same_weights(recipe, tmp_path):
     whole = small_network()
     train(whole, epochs=5, callbacks=[SaveEpoch(2, tmp_path / 'epoch')], **recipe)

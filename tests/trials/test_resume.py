@@ -112,9 +112,10 @@ class Ended(Exception):
         SEARCH,
         RETRAIN,
         {**RETRAIN, 'ema_decay': 0.9},
+        {**RETRAIN, 'optimizer': 'rmsprop-tf', 'schedule': 'staircase', 'mixup': 0.2},
         {**SEARCH, 'class': 'nni.nas.strategy.GumbelDARTS', 'class/warmup_epochs': None, 'class/drawn_share': None},
     ],
-    ids=['search', 'retraining', 'moving average', 'GumbelDARTS'],
+    ids=['search', 'retraining', 'moving average', 'mixup', 'GumbelDARTS'],
 )
 def test_a_training_goes_on_as_if_it_had_not_been_ended(tmp_path, parameters):
     trial = TrialParameters.from_flat({name: value for name, value in parameters.items() if value is not None})
