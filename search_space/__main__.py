@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,41 +12,32 @@ from .compare_nl import compare_nl, comparison_text
 from .cost import Cost
 from .describe import describe_network, describe_space, network_text, space_text
 from .draw import draw
+from .entry_point import Parser, run, whole_argument
 from .lookup import look_up, look_up_network
-from .skeleton import Skeleton, load_skeleton, nni_search_space
+from .rules import MOST_THREADS, whole
+from .skeleton import LARGEST_INPUT, Skeleton, load_skeleton, nni_search_space
 from .whole_file import check_writable
 
 NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and sample'
 SKELETON = 'a shipped skeleton, or the path of a YAML file like it'
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; how it is used, ``--help`` says."""
-
-    def error(self, message: str):
-        self.exit(2, f'{self.prog}: {message}\n')
-
-
-def _input_size(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 8192:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of pixels from 1 to 8192')
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
-    return int(text)
+_pixels = whole_argument(whole(1, LARGEST_INPUT, of=' of pixels'))
+_runs = whole_argument(whole(1, 10_000))
+_networks = whole_argument(whole(2, 10_000))
+_batch = whole_argument(whole(1, 4096))
+_threads = whole_argument(whole(1, MOST_THREADS))
+_seed = whole_argument(whole(0, 2**63 - 1))
 
 
 def _add_input_size(command: argparse.ArgumentParser, default: str = "the skeleton's own") -> None:
     command.add_argument(
-        '--input-size', type=_input_size, metavar='PIXELS', help=f'side of the square input; by default {default}'
+        '--input-size', type=_pixels, metavar='PIXELS', help=f'side of the square input; by default {default}'
     )
 
 
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog='python -m search_space', description='Look at networks and spaces.')
+    top = Parser(prog='python -m search_space', description='Look at networks and spaces.')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
     def add(name: str, run, summary: str, details: str = '') -> argparse.ArgumentParser:
@@ -103,14 +93,14 @@ def parser() -> argparse.ArgumentParser:
     latency.add_argument('skeleton', help=SKELETON)
     latency.add_argument('--out', metavar='FILE', help='where the table goes, as JSON, for describe --latency')
     _add_input_size(latency)
-    latency.add_argument('--runs', type=_count, default=20, help='timed runs of each, of which the median counts (20)')
-    latency.add_argument('--batch', type=_count, default=1, help='images at a time (1)')
-    latency.add_argument('--threads', type=_count, default=1, help="PyTorch's threads on the CPU (1)")
+    latency.add_argument('--runs', type=_runs, default=20, help='timed runs of each, of which the median counts (20)')
+    latency.add_argument('--batch', type=_batch, default=1, help='images at a time (1)')
+    latency.add_argument('--threads', type=_threads, default=1, help="PyTorch's threads on the CPU (1)")
     latency.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='what is timed (cpu)')
     latency.add_argument(
-        '--networks', type=_count, default=30, help='random networks to test the prediction on, at least 2 (30)'
+        '--networks', type=_networks, default=30, help='random networks to test the prediction on, at least 2 (30)'
     )
-    latency.add_argument('--seed', type=int, default=0, help='of the random networks (0)')
+    latency.add_argument('--seed', type=_seed, default=0, help='of the random networks (0)')
 
     choices = add('choices', _choices, "print a space's choices in NNI's search space format", 'For searchSpaceFile.')
     choices.add_argument('skeleton', help=SKELETON)
@@ -157,8 +147,6 @@ def _latency(args) -> str:
     from .latency import latency_text, measure, predict
 
     skeleton = load_skeleton(args.skeleton)
-    if args.networks < 2:
-        raise ValueError('argument --networks: a prediction is tested on 2 networks at least')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('argument --device: PyTorch sees no CUDA device here; use cpu')
     if args.out:
@@ -192,14 +180,7 @@ def _choices(args) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    try:
-        print(args.run(args), flush=True)
-    except BrokenPipeError:  # whoever read the output has enough of it, as in | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(f'python -m search_space {args.command}: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return run(f'python -m search_space {args.command}', lambda: print(args.run(args)))
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .named_networks import load_network, named_networks
+from .rules import shown
 from .skeleton import Sample, Skeleton, closest, load_skeleton, shipped_skeletons
 from .yaml_mapping import find_yaml, read_mapping
 
@@ -23,7 +24,7 @@ def look_up(name_or_path: str) -> tuple[Skeleton, Sample | None]:
     found = find_yaml(name_or_path, 'skeletons')
     if found is None:
         hint = closest(name_or_path, [*named_networks(), *shipped_skeletons()])
-        raise ValueError(f'no network or skeleton {name_or_path!r}: neither a file nor a shipped one; {hint}')
+        raise ValueError(f'no network or skeleton {shown(name_or_path)}: neither a file nor a shipped one; {hint}')
     data = read_mapping(*found, 'a network has the keys skeleton and sample, a skeleton has rows')
     if 'sample' in data or 'skeleton' in data:
         return load_network(name_or_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .rules import shown
 from .skeleton import Sample, Skeleton, closest, load_skeleton
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
@@ -34,19 +35,19 @@ def load_network(name_or_path: str | Path) -> tuple[Skeleton, Sample]:
     found = find_yaml(name_or_path, 'networks')
     if found is None:
         hint = closest(str(name_or_path), named_networks())
-        raise ValueError(f'no network {str(name_or_path)!r}: neither a file nor a shipped one; {hint}')
+        raise ValueError(f'no network {shown(str(name_or_path))}: neither a file nor a shipped one; {hint}')
     text, where = found
     data = read_mapping(text, where, 'a network is a mapping with the keys skeleton and sample')
     for key in data:
         if key not in _KEYS:
-            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, _KEYS)}')
+            raise ValueError(f'{where}: unknown key {shown(key)}; {closest(key, _KEYS)}')
     for key in _KEYS:
         if key not in data:
             raise ValueError(f'{where}: {key} is missing')
     if not isinstance(data['skeleton'], str):
-        raise ValueError(f"{where}: skeleton must be a skeleton's name or path, not {data['skeleton']!r}")
+        raise ValueError(f"{where}: skeleton must be a skeleton's name or path, not {shown(data['skeleton'])}")
     if not isinstance(data['sample'], dict):
-        raise ValueError(f'{where}: sample must be a mapping of labels to candidates, not {data["sample"]!r}')
+        raise ValueError(f'{where}: sample must be a mapping of labels to candidates, not {shown(data["sample"])}')
     beside = Path(name_or_path).parent / data['skeleton']
     try:
         skeleton = load_skeleton(beside if os.path.isfile(beside) else data['skeleton'])

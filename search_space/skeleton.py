@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from .rules import TEXT, Rule, number, one_line, shown, whole
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
 __all__ = [
@@ -36,6 +37,16 @@ PRESENT, ABSENT = 'present', 'absent'
 SYMMETRIC, SAME = 'symmetric', 'same'
 """How convolutions of stride 2 are padded: as in PyTorch, or as in TensorFlow (:class:`.padding.PadSame`)."""
 
+LARGEST_INPUT = 8192
+"""Side of the input in pixels: a batch of one is 800 MB."""
+
+MOST_ROWS = 200
+"""Ten times those of the paper's networks."""
+
+MOST_VARIANTS = 50_000
+"""Combinations of the rows' candidates, each of which is counted in 0.1 ms: the paper's 21 rows have 4,000."""
+
+
 Sample = dict[str, Any]
 """A network of the space: label, such as ``row07/lightnl``, to the chosen candidate."""
 
@@ -43,7 +54,7 @@ Sample = dict[str, Any]
 def closest(name: str, names) -> str:
     """The hint that an error about an unknown ``name`` ends with: the nearest valid name, or else what there is."""
     names = [str(n) for n in names]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(one_line(name, 100), names, n=1, cutoff=0.5)
     if near:
         return f'did you mean {near[0]!r}?'
     shown = names if len(names) <= 10 else [*names[:3], '...', names[-1]]
@@ -152,14 +163,14 @@ class Skeleton:
         choices = self.choices()
         for name in sample:
             if name not in choices:
-                raise ValueError(f'unknown label {name!r} for skeleton {self.name!r}; {closest(name, choices)}')
+                raise ValueError(f'unknown label {shown(name)} for skeleton {self.name!r}; {closest(name, choices)}')
         checked = {}
         for name, candidates in choices.items():
             if name not in sample:
                 raise ValueError(f'no value for {name!r}; it takes one of {_listed(candidates)}')
             chosen = next((c for c in candidates if _same(c, sample[name])), None)
             if chosen is None:
-                raise ValueError(f'{name}: {sample[name]!r} is not among its candidates {_listed(candidates)}')
+                raise ValueError(f'{name}: {shown(sample[name])} is not among its candidates {_listed(candidates)}')
             checked[name] = chosen
         return checked
 
@@ -194,12 +205,14 @@ class Skeleton:
         kept: dict[str, tuple] = {}
         for name, values in candidates.items():
             if name not in choices:
-                raise ValueError(f'unknown label {name!r} for skeleton {self.name!r}; {closest(name, choices)}')
+                raise ValueError(f'unknown label {shown(name)} for skeleton {self.name!r}; {closest(name, choices)}')
             if not isinstance(values, list | tuple) or not values:
-                raise ValueError(f'{name} takes a list of at least one of {_listed(choices[name])}, not {values!r}')
+                raise ValueError(
+                    f'{name} takes a list of at least one of {_listed(choices[name])}, not {shown(values)}'
+                )
             for value in values:
                 if not any(_same(candidate, value) for candidate in choices[name]):
-                    raise ValueError(f'{name}: {value!r} is not among its candidates {_listed(choices[name])}')
+                    raise ValueError(f'{name}: {shown(value)} is not among its candidates {_listed(choices[name])}')
             kept[name] = tuple(c for c in choices[name] if any(_same(c, value) for value in values))
         rows = []
         for index, row in enumerate(self.rows):
@@ -275,7 +288,7 @@ def _same(candidate, value) -> bool:
         return candidate == value
     try:
         return float(value) == candidate
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -295,51 +308,46 @@ def candidates_of(search_space: Any) -> dict[str, list]:
         ValueError: it is not in that format.
     """
     if not isinstance(search_space, dict) or not search_space:
-        raise ValueError(f'a search space is a mapping of labels, not {search_space!r}')
+        raise ValueError(f'a search space is a mapping of labels, not {shown(search_space)}')
     candidates = {}
     for name, choice in search_space.items():
         if not isinstance(choice, dict) or choice.keys() != {'_type', '_value'} or choice['_type'] != 'choice':
-            raise ValueError(f'{name} must be {{"_type": "choice", "_value": [...]}}, not {choice!r}')
+            raise ValueError(f'{one_line(name)} must be {{"_type": "choice", "_value": [...]}}, not {shown(choice)}')
         candidates[name] = choice['_value']
     return candidates
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+_CHANNELS = whole(1, 16_384)  # a 1×1 convolution between two such has 268 million weights, 1 GB
+_INSERTION = Rule(lambda v: v in (ABSENT, PRESENT), f'{ABSENT!r} or {PRESENT!r}')
+_STRIDE = Rule(lambda v: type(v) is int and v in (1, 2), '1 or 2')
 
-
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-_COUNT = (_is_count, 'a whole number of at least 1')
-_INSERTION = (lambda v: v in (ABSENT, PRESENT), f'{ABSENT!r} or {PRESENT!r}')
-
-_ROW_RULES = {
-    'channels': _COUNT,
-    'stride': (lambda v: _is_count(v) and v <= 2, '1 or 2'),
+ROW_RULES = {
+    'channels': _CHANNELS,
+    'stride': _STRIDE,
     'presence': _INSERTION,
     'lightnl': _INSERTION,
-    'lightnl_ratio': (lambda v: _is_number(v) and 0 < v <= 1, 'a number in (0, 1]'),
-    'lightnl_stride': _COUNT,
-    'kernel': (lambda v: _is_count(v) and v % 2 == 1, 'an odd whole number of at least 1'),
-    'expansion': _COUNT,
-    'se': (lambda v: _is_number(v) and 0 <= v <= 1, 'a number from 0 to 1'),
+    'lightnl_ratio': number(above=0, most=1),
+    'lightnl_stride': whole(1, LARGEST_INPUT),
+    'kernel': Rule(lambda v: whole(1, 31).valid(v) and v % 2 == 1, 'an odd whole number from 1 to 31'),
+    'expansion': whole(1, 64),
+    'se': number(0, 1),
 }
+"""What a row's keys, each candidate of a searched one, may be."""
 
-_SKELETON_RULES = {
-    'name': (lambda v: isinstance(v, str) and v != '', 'a name'),
-    'input_size': _COUNT,
-    'classes': (lambda v: _is_count(v) and v >= 2, 'a whole number of at least 2'),
-    'stem_channels': _COUNT,
-    'stem_stride': (lambda v: _is_count(v) and v <= 2, '1 or 2'),
-    'head_channels': _COUNT,
-    'activation': (lambda v: v in ('swish', 'relu6'), "'swish' or 'relu6'"),
-    'dropout': (lambda v: _is_number(v) and 0 <= v < 1, 'a number in [0, 1)'),
-    'bn_eps': (lambda v: _is_number(v) and v > 0, 'a number above 0'),
-    'bn_momentum': (lambda v: _is_number(v) and 0 < v <= 1, 'a number in (0, 1]'),
-    'padding': (lambda v: v in (SYMMETRIC, SAME), f'{SYMMETRIC!r} or {SAME!r}'),
+SKELETON_RULES = {
+    'name': Rule(lambda v: TEXT.valid(v) and v.isprintable() and len(v) <= 100, 'a name of at most 100 characters'),
+    'input_size': whole(1, LARGEST_INPUT),
+    'classes': whole(2, 1_000_000),
+    'stem_channels': _CHANNELS,
+    'stem_stride': _STRIDE,
+    'head_channels': _CHANNELS,
+    'activation': Rule(lambda v: v in ('swish', 'relu6'), "'swish' or 'relu6'"),
+    'dropout': number(0, below=1),
+    'bn_eps': number(above=0, most=1),
+    'bn_momentum': number(above=0, most=1),
+    'padding': Rule(lambda v: v in (SYMMETRIC, SAME), f'{SYMMETRIC!r} or {SAME!r}'),
 }
+"""What a skeleton's keys, but for its rows, may be."""
 
 
 def shipped_skeletons() -> list[str]:
@@ -356,7 +364,7 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
     found = find_yaml(name_or_path, 'skeletons')
     if found is None:
         hint = closest(str(name_or_path), shipped_skeletons())
-        raise ValueError(f'no skeleton {str(name_or_path)!r}: neither a file nor a shipped one; {hint}')
+        raise ValueError(f'no skeleton {shown(str(name_or_path))}: neither a file nor a shipped one; {hint}')
     return parse_skeleton(*found)
 
 
@@ -371,19 +379,24 @@ def parse_skeleton(text: str, where: str) -> Skeleton:
         ValueError: it is not a valid one; the message names ``where``, row and key.
     """
     data = read_mapping(text, where, 'a skeleton is a mapping with the key rows')
-    _check_keys(data, [*_SKELETON_RULES, 'every_row', 'rows'], where)
+    _check_keys(data, [*SKELETON_RULES, 'every_row', 'rows'], where)
     rows, every_row = data.pop('rows', None), data.pop('every_row', {})
-    _check_complete(data, Skeleton, _SKELETON_RULES, where)
+    _check_complete(data, Skeleton, SKELETON_RULES, where)
     for key, value in data.items():
-        _check_value(value, _SKELETON_RULES[key], f'{where}: {key}')
+        SKELETON_RULES[key].check(f'{where}: {key}', value)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f'{where}: rows must be a list of at least one row, not {rows!r}')
+        raise ValueError(f'{where}: rows must be a list of at least one row, not {shown(rows)}')
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f'{where}: rows must be a list of at most {MOST_ROWS} rows, not of {len(rows):,}')
     every_row = _parse_values(every_row, f'{where}, every_row')
     parsed = []
-    for number, row in enumerate(rows, start=1):
-        at = f'{where}, row {number}'
+    for position, row in enumerate(rows, start=1):
+        at = f'{where}, row {position}'
         parsed.append(_row(every_row, _parse_values(row, at), at))
     skeleton = Skeleton(**data, rows=tuple(parsed))
+    variants = sum(math.prod(len(row.candidates(key)) for key in Row.SEARCHED) for row in parsed)
+    if variants > MOST_VARIANTS:
+        raise ValueError(f'{where}: its candidates make {variants:,} variants of rows; at most {MOST_VARIANTS:,} do')
     for index, row in enumerate(skeleton.rows):
         if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
             raise ValueError(
@@ -402,19 +415,19 @@ def parse_skeleton(text: str, where: str) -> Skeleton:
 def _parse_values(data: Any, where: str) -> dict[str, Any]:
     """What one row, or ``every_row``, says: key to its one value, or to a tuple of candidates."""
     if not isinstance(data, dict):
-        raise ValueError(f'{where} must be a mapping of row keys, not {data!r}')
-    _check_keys(data, _ROW_RULES, where)
+        raise ValueError(f'{where} must be a mapping of row keys, not {shown(data)}')
+    _check_keys(data, ROW_RULES, where)
     values = {}
     for key, value in data.items():
         if isinstance(value, list) and key not in Row.SEARCHED:
-            raise ValueError(f'{where}: {key} is not searched, it takes one value, not {value!r}')
+            raise ValueError(f'{where}: {key} is not searched, it takes one value, not {shown(value)}')
         candidates = value if isinstance(value, list) else [value]
         if not candidates:
             raise ValueError(f'{where}: {key} needs at least one candidate')
         for candidate in candidates:
-            _check_value(candidate, _ROW_RULES[key], f'{where}: {key}')
+            ROW_RULES[key].check(f'{where}: {key}', candidate)
         if len(set(candidates)) < len(candidates):
-            raise ValueError(f'{where}: {key} has a candidate twice: {value!r}')
+            raise ValueError(f'{where}: {key} has a candidate twice: {shown(value)}')
         if key == 'expansion' and len(candidates) > 1 and 1 in candidates:
             raise ValueError(f'{where}: expansion: 1 (no expansion convolution) cannot be one of several candidates')
         values[key] = tuple(candidates) if len(candidates) > 1 else candidates[0]
@@ -423,7 +436,7 @@ def _parse_values(data: Any, where: str) -> dict[str, Any]:
 
 def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
     values = {**every_row, **own}
-    _check_complete(values, Row, _ROW_RULES, where)
+    _check_complete(values, Row, ROW_RULES, where)
     for key in idle_choices(values.get('presence', PRESENT), values.get('lightnl', ABSENT)):
         # Candidates that a row inherits are dropped where they would choose nothing; its own are a mistake.
         if isinstance(own.get(key), tuple):
@@ -436,16 +449,10 @@ def _row(every_row: dict[str, Any], own: dict[str, Any], where: str) -> Row:
 def _check_keys(data: dict, known, where: str) -> None:
     for key in data:
         if key not in known:
-            raise ValueError(f'{where}: unknown key {key!r}; {closest(key, known)}')
+            raise ValueError(f'{where}: unknown key {shown(key)}; {closest(key, known)}')
 
 
 def _check_complete(data: dict, cls: type, rules: dict, where: str) -> None:
     for field in dataclasses.fields(cls):
         if field.default is dataclasses.MISSING and field.name in rules and field.name not in data:
-            raise ValueError(f'{where}: {field.name} is missing; it takes {rules[field.name][1]}')
-
-
-def _check_value(value, rule, where: str) -> None:
-    valid, what = rule
-    if isinstance(value, list | dict | set) or not valid(value):
-        raise ValueError(f'{where} must be {what}, not {value!r}')
+            raise ValueError(f'{where}: {field.name} is missing; it takes {rules[field.name].what}')

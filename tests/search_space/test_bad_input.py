@@ -1,5 +1,7 @@
 """Skeletons and networks as people get them wrong: each is one clear line, naming the file and what is wrong in it."""
 
+import os
+
 import pytest
 
 from search_space import load_network, load_skeleton
@@ -48,8 +50,12 @@ SKELETONS = {
         r", every_row: unknown key 'lightln'; did you mean 'lightnl'\?",
     ),
     'a number as key': ('kernel:', '5:', r', row 2: unknown key 5; known: channels, stride, .+'),
-    'missing key': ('classes: 10', '', r': classes is missing; it takes a whole number of at least 2'),
-    'missing row key': ('channels: 24, ', '', r', row 2: channels is missing; it takes a whole number of at least 1'),
+    'missing key': ('classes: 10', '', r': classes is missing; it takes a whole number from 2 to 1,000,000'),
+    'missing row key': (
+        'channels: 24, ',
+        '',
+        r', row 2: channels is missing; it takes a whole number from 1 to 16,384',
+    ),
     'rows is a word': (SKELETON[SKELETON.index('rows:') :], 'rows: many', r': rows must be a list .+, not .many.'),
     'rows is empty': (
         SKELETON[SKELETON.index('rows:') :],
@@ -69,10 +75,10 @@ SKELETONS = {
     ),
     'word for a number': ('input_size: 32', 'input_size: big', r": input_size must be a whole number .+, not 'big'"),
     'fraction': ('input_size: 32', 'input_size: 32.5', r': input_size must be a whole number .+, not 32.5'),
-    'truth for a number': ('classes: 10', 'classes: yes', r': classes must be a whole number of at least 2, not True'),
-    'one class': ('classes: 10', 'classes: 1', r': classes must be a whole number of at least 2, not 1'),
+    'truth for a number': ('classes: 10', 'classes: yes', r': classes must be a whole number from 2 to .+, not True'),
+    'one class': ('classes: 10', 'classes: 1', r': classes must be a whole number from 2 to .+, not 1'),
     'stem stride 3': ('stem_stride: 2', 'stem_stride: 3', r': stem_stride must be 1 or 2, not 3'),
-    'no name': ('name: mine', 'name: 3', r': name must be a name, not 3'),
+    'no name': ('name: mine', 'name: 3', r': name must be a name of .+, not 3'),
     'unknown activation': (
         'classes: 10',
         'classes: 10\nactivation: gelu',
@@ -85,9 +91,9 @@ SKELETONS = {
         SKELETON.replace('kernel: [3, 5]', 'kernel: [1, 3]') + 'padding: same',
         r', row 2: kernel: 1 cannot be one of several .+ where padding is same',
     ),
-    'infinite eps': ('classes: 10', 'classes: 10\nbn_eps: .inf', r': bn_eps must be a number above 0, not inf'),
-    'a list for one value': ('classes: 10', 'classes: [10]', r': classes must be a whole number of .+, not \[10\]'),
-    'no channels': ('channels: 24', 'channels: 0', r', row 2: channels must be a whole number of at least 1, not 0'),
+    'infinite eps': ('classes: 10', 'classes: 10\nbn_eps: .inf', r': bn_eps must be a number in \(0, 1\], not inf'),
+    'a list for one value': ('classes: 10', 'classes: [10]', r': classes must be a whole number .+, not \[10\]'),
+    'no channels': ('channels: 24', 'channels: 0', r', row 2: channels must be a whole number from 1 .+, not 0'),
     'searched channels': ('channels: 24', 'channels: [24, 32]', r', row 2: channels is not searched, it takes one .+'),
     'row stride 3': ('stride: 2, k', 'stride: 3, k', r', row 2: stride must be 1 or 2, not 3'),
     'even kernel': ('kernel: [3, 5]', 'kernel: [3, 4]', r', row 2: kernel must be an odd whole number .+, not 4'),
@@ -120,6 +126,23 @@ SKELETONS = {
         r', row 1: presence: only a row that keeps its shape may .+',
     ),
     'absent row that widens': ('{channels: 16', '{channels: 17', r', row 1: presence: .+ takes 16 channels to 17 .+'),
+    'too many channels': ('channels: 24', f'channels: {10**19}', r', row 2: channels must be .+ 16,384, not 1000.+'),
+    'a vast kernel': ('kernel: [3, 5]', 'kernel: 99', r', row 2: kernel must be an odd .+ to 31, not 99'),
+    'vast classes': ('classes: 10', f'classes: {10**12}', r': classes must be a whole number .+, not 1000000000000'),
+    'a vast input': ('input_size: 32', 'input_size: 8193', r': input_size must be .+ from 1 to 8,192, not 8193'),
+    'a ratio of 300 digits': ('kernel: [3, 5]', f'se: {10**300}', r', row 2: se must be .+, not .+ bits'),
+    'a name of two lines': ('name: mine', r'name: "mi\nne"', r": name must be a name of .+, not 'mi\\nne'"),
+    'a name with terminal codes': ('name: mine', r'name: "\e[31m"', r": name must be .+, not '\\x1b\[31m'"),
+    'too many rows': (
+        SKELETON[SKELETON.index('rows:') :],
+        'rows:\n' + '  - {channels: 16}\n' * 201,
+        r': rows must be a list of at most 200 rows, not of 201',
+    ),
+    'candidates without end': (
+        'kernel: [3, 5]',
+        f'kernel: {list(range(1, 32, 2))}, expansion: {list(range(2, 65))}, se: {[n / 100 for n in range(100)]}',
+        r': its candidates make [\d,]+ variants of rows; at most 50,000 do',
+    ),
     'candidates of nothing': (
         'kernel: [3, 5]',
         'lightnl: absent, lightnl_stride: [1, 2]',
@@ -207,6 +230,51 @@ def test_a_file_that_is_not_text_is_one_line(load, tmp_path):
     path.write_bytes(b'\x89PNG\xff\xfe')
     with pytest.raises(ValueError, match=f'^{path}: not a text file$'):
         load(path)
+
+
+DEEP = '[' * 100_000
+BOMB = 'a0: &a0 [x]\n' + ''.join(f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]\n' for n in range(1, 10))
+MERGES = 'a0: &a0 {x: 1}\n' + ''.join(f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 10))
+HURTING = {
+    'aliases of aliases': (BOMB, r', line \d+: not valid YAML \(more than 100,000 values, aliases written out\)'),
+    'merges of merges': (MERGES, r', line \d+: not valid YAML \(more than 100,000 values, aliases written out\)'),
+    'an alias within itself': ('a: &a [*a]', r', line 1: not valid YAML \(an alias within what it stands for\)'),
+    'lists in lists': (DEEP, r', line 1: not valid YAML \(nested too deeply\)'),
+    'mappings in mappings': ('{a: ' * 20_000, r', line 1: not valid YAML \(nested too deeply\)'),
+    'lists in lists, by lines': ('- ' * 60_000, r': not valid YAML \(nested too deeply\)'),
+    'a truth that is none': ('a: !!bool maybe', r', line 1: not valid YAML \(no value of the type bool\)'),
+    'a time that is none': ('a: !!timestamp noon', r', line 1: not valid YAML \(no value of the type timestamp\)'),
+    'a day that is none': ('a: 2024-02-31', r', line 1: not valid YAML \(no value of the type timestamp\)'),
+    'a number that is none': ('a: !!int few', r', line 1: not valid YAML \(no value of the type int\)'),
+    'a mapping that is none': ('a: !!map b', r', line 1: not valid YAML \(expected a mapping node, .+\)'),
+    'bytes that are none': ('a: !!binary é', r', line 1: not valid YAML \(.+\)'),
+    'hexadecimal without end': (f'a: 0x{"f" * 5000}', r', line 1: not valid YAML \(a number of 20000 bits\)'),
+    'decimal without end': (f'a: {"9" * 5000}', r', line 1: not valid YAML \(no value of the type int\)'),
+    'a list as a key': ('? [1, 2]\n: 3', r', line 1: not valid YAML \(.+\)'),
+    'more than a file may have': ('#' * 300_000, r': more than the 131,072 bytes that such a file may have'),
+    'many rows': ('rows:\n' + '- {channels: 1}\n' * 8_000, r'(, line \d+)?: .+'),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('load', [load_skeleton, load_network])
+@pytest.mark.parametrize(('text', 'message'), HURTING.values(), ids=HURTING)
+def test_a_file_that_is_made_to_hurt_is_one_short_line(text, message, load, tmp_path):
+    path = tmp_path / 'file.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f'^{path}{message}$') as error:
+        load(path)
+    assert len(str(error.value)) < 600
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('load', [load_skeleton, load_network])
+def test_what_is_not_a_regular_file_is_not_read(load, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    for path in ('/dev/zero', tmp_path / 'pipe'):
+        with pytest.raises(ValueError, match=f'^{path}: a device, a pipe or a folder, not a regular file$'):
+            load(path)
 
 
 @pytest.mark.parametrize(
