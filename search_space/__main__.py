@@ -14,7 +14,7 @@ from .describe import describe_network, describe_space, network_text, space_text
 from .draw import draw
 from .entry_point import Parser, run, whole_argument
 from .lookup import look_up, look_up_network
-from .rules import MOST_THREADS, whole
+from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, whole
 from .skeleton import LARGEST_INPUT, Skeleton, load_skeleton, nni_search_space
 from .whole_file import check_writable
 
@@ -23,9 +23,9 @@ SKELETON = 'a shipped skeleton, or the path of a YAML file like it'
 
 
 _pixels = whole_argument(whole(1, LARGEST_INPUT, of=' of pixels'))
-_runs = whole_argument(whole(1, 10_000))
+_runs = whole_argument(whole(1, MOST_RUNS))
 _networks = whole_argument(whole(2, 10_000))
-_batch = whole_argument(whole(1, 4096))
+_batch = whole_argument(whole(1, MOST_TIMED))
 _threads = whole_argument(whole(1, MOST_THREADS))
 _seed = whole_argument(whole(0, 2**63 - 1))
 

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from .cost import Cost, row_sizes
 from .network import InvertedResidual, LightNLSpace, build
-from .skeleton import ABSENT, Row, Sample, Skeleton
+from .read_file import read_json
+from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, TEXT, Rule, check_record, number, one_of, whole
+from .skeleton import ABSENT, ROW_RULES, SKELETON_RULES, Row, Sample, Skeleton
 from .whole_file import write_whole
 
 __all__ = ['LatencyTable', 'Prediction', 'latency_text', 'measure', 'median_ms', 'predict', 'row_variants']
@@ -29,7 +31,41 @@ __all__ = ['LatencyTable', 'Prediction', 'latency_text', 'measure', 'median_ms',
 WARMUP_CALLS, RUN_SECONDS, PASSES = 3, 1e-3, 4
 """Calls before the timed runs; how long a run takes at least (a shorter one is the clock's); passes over everything."""
 
-CONDITIONS = {'skeleton', 'outside', 'device', 'threads', 'clock', 'torch', 'input_size', 'batch', 'runs'}
+_OF_SKELETON = ('stem_channels', 'stem_stride', 'head_channels', 'classes', 'activation', 'padding')
+_MILLISECONDS = number(above=0, most=1e9)
+
+OUTSIDE_RULES = {
+    **{key: SKELETON_RULES[key] for key in _OF_SKELETON},
+    'last_row_channels': SKELETON_RULES['stem_channels'],
+    'last_row_side': SKELETON_RULES['input_size'],
+}
+"""What a table says of the networks around their rows."""
+
+CONDITION_RULES = {
+    'skeleton': SKELETON_RULES['name'],
+    'outside': Rule(lambda value: isinstance(value, dict), f'a mapping with the keys {", ".join(OUTSIDE_RULES)}'),
+    'device': TEXT,
+    'threads': whole(1, MOST_THREADS),
+    'clock': one_of('thread', 'wall'),
+    'torch': TEXT,
+    'input_size': SKELETON_RULES['input_size'],
+    'batch': whole(1, MOST_TIMED),
+    'runs': whole(1, MOST_RUNS),
+}
+"""What a table says of how it was measured."""
+
+_TABLE_RULES = {
+    **CONDITION_RULES,
+    'stem_and_head_ms': _MILLISECONDS,
+    'rows': Rule(lambda value: isinstance(value, list) and value, 'a list of at least one row variant'),
+}
+
+_VARIANT_RULES = {
+    **ROW_RULES,
+    'in_channels': ROW_RULES['channels'],
+    'input_side': SKELETON_RULES['input_size'],
+    'ms': _MILLISECONDS,
+}
 
 Variant = tuple[Row, int, int]
 """A row with nothing left to choose, its input channels, and the side of its input."""
@@ -89,20 +125,22 @@ class LatencyTable:
         """The table that :meth:`save` wrote.
 
         Raises:
-            ValueError: not such a file.
-            OSError: the file cannot be read.
+            ValueError: the file cannot be read or is not such a table; the message says where it is not.
         """
-        try:
-            table = json.loads(Path(path).read_bytes())
-            stem_and_head, entries = float(table.pop('stem_and_head_ms')), table.pop('rows')
-            rows = {}
-            for entry in entries:
-                ms, in_channels, size = float(entry.pop('ms')), entry.pop('in_channels'), entry.pop('input_side')
-                rows[Row(**entry), in_channels, size] = ms
-            if not set(table) >= CONDITIONS:
-                raise KeyError
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f'{path}: not a latency table; make one with: python -m search_space latency') from None
+        table = read_json(path)
+        if not isinstance(table, dict) or not isinstance(table.get('rows'), list):
+            raise ValueError(f'{path}: not a latency table; make one with: python -m search_space latency')
+        check_record(table, _TABLE_RULES, str(path))
+        check_record(table['outside'], OUTSIDE_RULES, f'{path}: outside')
+        rows: dict[Variant, float] = {}
+        for position, entry in enumerate(table.pop('rows'), start=1):
+            where = f'{path}: rows, entry {position}'
+            check_record(entry, _VARIANT_RULES, where)
+            ms, in_channels, size = (entry.pop(key) for key in ('ms', 'in_channels', 'input_side'))
+            if (Row(**entry), in_channels, size) in rows:
+                raise ValueError(f'{where} is a row variant that is there already')
+            rows[Row(**entry), in_channels, size] = ms
+        stem_and_head = table.pop('stem_and_head_ms')
         return cls(table, stem_and_head, rows)
 
     def cost(self, skeleton: Skeleton) -> Cost:
@@ -134,12 +172,11 @@ class LatencyTable:
 
 def _outside(skeleton: Skeleton, input_size: int) -> dict[str, Any]:
     """What the stem's and the head's latency depends on, and every row's through activation and padding."""
-    keys = ('stem_channels', 'stem_stride', 'head_channels', 'classes', 'activation', 'padding')
     head_input = {
         'last_row_channels': skeleton.rows[-1].channels,
         'last_row_side': row_sizes(skeleton, input_size)[-1],
     }
-    return {key: getattr(skeleton, key) for key in keys} | head_input
+    return {key: getattr(skeleton, key) for key in _OF_SKELETON} | head_input
 
 
 def clock(device: str) -> str:

@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
-__all__ = ['MOST_THREADS', 'TEXT', 'TRUTH', 'Rule', 'number', 'one_line', 'one_of', 'shown', 'whole']
+__all__ = [
+    'MOST_RUNS',
+    'MOST_THREADS',
+    'MOST_TIMED',
+    'TEXT',
+    'TRUTH',
+    'Rule',
+    'check_record',
+    'number',
+    'one_line',
+    'one_of',
+    'shown',
+    'whole',
+]
 
 
 MOST_THREADS = 1024
 """CPU threads of a process: more than machines have, and PyTorch may end in a segmentation fault at a million."""
+
+
+MOST_TIMED, MOST_RUNS = 4096, 10_000
+"""Of what is timed: images at a time, which at 224 pixels are 2.5 GB, and runs."""
 
 
 class Rule(NamedTuple):
@@ -36,6 +53,22 @@ class Rule(NamedTuple):
         """Raises ValueError with :meth:`problem`, if there is one."""
         if problem := self.problem(name, value):
             raise ValueError(problem)
+
+
+def check_record(record: Any, rules: dict[str, Rule], where: str, optional: Container[str] = ()) -> None:
+    """Raises ValueError where ``record`` is not a mapping of the keys of ``rules``, each by its rule.
+
+    The message is one line that begins with ``where``. Keys that are ``optional`` may be missing.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f'{where} must be a mapping with the keys {", ".join(rules)}, not {shown(record)}')
+    for key, value in record.items():
+        if key not in rules:
+            raise ValueError(f'{where}: unknown key {shown(key)}; known: {", ".join(rules)}')
+        rules[key].check(f'{where}: {key}', value)
+    for key, rule in rules.items():
+        if key not in record and key not in optional:
+            raise ValueError(f'{where}: {key} is missing; it takes {rule.what}')
 
 
 def whole(least: int, most: int | None = None, of: str = '') -> Rule:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 import time
 
@@ -72,7 +73,7 @@ def test_it_has_the_interface_of_a_cost(small):
 
 def test_fractions_of_a_millisecond_survive(small):
     rows = dict.fromkeys(row_variants(small), 0.125)
-    conditions = dict.fromkeys(latency.CONDITIONS) | {'outside': latency._outside(small, 8), 'input_size': 8}
+    conditions = dict.fromkeys(latency.CONDITION_RULES) | {'outside': latency._outside(small, 8), 'input_size': 8}
     cost = LatencyTable(conditions, 0.5, rows).cost(small)
     present = sum(row.presence == 'present' for row in small.fix(random_sample(small, 0)).rows)
     assert cost(random_sample(small, 0)) == 0.5 + 0.125 * present
@@ -133,11 +134,75 @@ def test_a_table_of_another_skeleton_is_refused(small):
         table.cost(dataclasses.replace(deeper, rows=(*small.rows[:keeping], other_kernels, *small.rows[keeping + 1 :])))
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{"rows": 3}', '{"stem_and_head_ms": 1, "rows": [{}]}', b'\xff', 'null'])
+@pytest.mark.parametrize('text', ['', '[]', '{"rows": 3}', b'\xff', 'null', '[' * 10**5, '{"rows": [], "rows": []}'])
 def test_what_is_no_table_is_refused(tmp_path, text):
     path = tmp_path / 'table.json'
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=r'table.json: not a latency table; make one with'):
+    with pytest.raises(ValueError, match=f'^{path}.*: not (a latency table|JSON|a text file)'):
+        LatencyTable.load(path)
+
+
+OF_A_TABLE = {
+    'ms of less than nothing': ('rows/0/ms', -1, r': rows, entry 1: ms must be a number in \(0, .+, not -1'),
+    'no time at all': ('rows/0/ms', 0, r': rows, entry 1: ms must be .+, not 0'),
+    'a time that is none': ('rows/2/ms', math.nan, r': rows, entry 3: ms must be .+, not nan'),
+    'a time without end': ('rows/0/ms', math.inf, r': rows, entry 1: ms must be .+, not inf'),
+    'a word for a time': ('rows/0/ms', '1.5', r": rows, entry 1: ms must be .+, not '1.5'"),
+    'a time that is true': ('rows/0/ms', True, r': rows, entry 1: ms must be .+, not True'),
+    'no time': ('rows/0/ms', None, r': rows, entry 1: ms is missing; .+'),
+    'another key of a row': ('rows/0/seconds', 1, r": rows, entry 1: unknown key 'seconds'; known: .+"),
+    'an even kernel': ('rows/0/kernel', 4, r': rows, entry 1: kernel must be an odd .+, not 4'),
+    'a row of two kernels': ('rows/0/kernel', [3, 5], r': rows, entry 1: kernel must be an odd .+, not \[3, 5\]'),
+    'a row that is a number': ('rows/0', 7, r': rows, entry 1 must be a mapping with the keys .+, not 7'),
+    'a row twice': ('rows/1', 'rows/0', r': rows, entry 2 is a row variant that is there already'),
+    'no rows': ('rows', [], r': rows must be a list of at least one row variant, not \[\]'),
+    'no stem': ('stem_and_head_ms', None, r': stem_and_head_ms is missing; .+'),
+    'a stem of nan': ('stem_and_head_ms', math.nan, r': stem_and_head_ms must be .+, not nan'),
+    'a list for the outside': ('outside', [1], r': outside must be a mapping .+, not \[1\]'),
+    'nothing outside': ('outside', {}, r': outside: stem_channels is missing; .+'),
+    'a stride outside': ('outside/stem_stride', 3, r': outside: stem_stride must be 1 or 2, not 3'),
+    'a batch of lists': ('batch', [[]], r': batch must be a whole number .+, not \[\[\]\]'),
+    'a batch without end': ('batch', 10**30, r': batch must be a whole number .+, not 1000000.+'),
+    'no threads': ('threads', 0, r': threads must be a whole number from 1 to 1,024, not 0'),
+    'another clock': ('clock', 'sun', r": clock must be one of thread, wall, not 'sun'"),
+    'a size of a word': ('input_size', 'big', r": input_size must be .+, not 'big'"),
+    'no device': ('device', '', r": device must be a text that is not empty, not ''"),
+    'a name of two lines': ('skeleton', 'a\nb', r": skeleton must be .+, not 'a\\nb'"),
+    'another key': ('unit', 'ms', r": unknown key 'unit'; known: .+"),
+}
+
+
+@pytest.fixture(scope='module')
+def a_table(tmp_path_factory):
+    """A table's file, of made-up times."""
+    skeleton = dataclasses.replace(load_skeleton('cued'), input_size=16)
+    conditions = {'skeleton': 'cued', 'outside': latency._outside(skeleton, 16), 'device': 'a CPU', 'threads': 1}
+    conditions |= {'clock': 'thread', 'torch': torch.__version__, 'input_size': 16, 'batch': 1, 'runs': 1}
+    path = tmp_path_factory.mktemp('table') / 'table.json'
+    LatencyTable(conditions, 0.5, dict.fromkeys(row_variants(skeleton), 0.25)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(('place', 'value', 'message'), OF_A_TABLE.values(), ids=OF_A_TABLE)
+def test_a_table_with_one_thing_wrong_is_one_line_that_says_where(a_table, place, value, message, tmp_path):
+    table = json.loads(a_table.read_text())
+
+    def at(place):
+        holder, *keys = table, *(int(key) if key.isdecimal() else key for key in place.split('/'))
+        for key in keys[:-1]:
+            holder = holder[key]
+        return holder, keys[-1]
+
+    holder, key = at(place)
+    if value is None:
+        del holder[key]
+    elif value == 'rows/0':
+        holder[key] = table['rows'][0]
+    else:
+        holder[key] = value
+    path = tmp_path / 'changed.json'
+    path.write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=f'^{path}{message}$'):
         LatencyTable.load(path)
 
 
