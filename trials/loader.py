@@ -17,6 +17,9 @@ from .datasets.image_part import CorruptImage
 
 __all__ = ['Loader', 'loader']
 
+_ATTEMPTS = 8
+"""At a substitute for an unreadable image, before all are looked at: enough where half of the images are unreadable."""
+
 
 class _Batches(Sampler):
     """Batches of a pass: the number of its permutation, and indices.
@@ -61,12 +64,13 @@ class _Batches(Sampler):
 class _BatchReader(Dataset):
     """Whole batches of ``data``: images `(n, 3, input_size, input_size)`, labels `(n,)`.
 
-    An image that cannot be read is left out. In a training the next one that can be takes its place, for steps to be of
-    one size.
+    An image that cannot be read is left out. In a training another one takes its place, for steps to be of one size: it
+    is drawn from the whole part, so that what is unreadable side by side is not made up for by one image.
     """
 
     def __init__(self, data: Dataset, seed: int | None):
         self.data, self.seed = data, seed
+        self._permutations: dict[tuple[int, int], Tensor] = {}
 
     def __getitem__(self, batch: tuple[int, list[int]]) -> Any:
         number, indices = batch
@@ -77,28 +81,49 @@ class _BatchReader(Dataset):
             read = [self._read(number, index) for index in indices]
             readable = [sample for sample in read if sample is not None]
             if not readable:
-                return [column[:0] for column in default_collate([self._next_readable(number, indices[0])])]
+                return [column[:0] for column in default_collate([self._substitute(number, indices[0])])]
         return default_collate(readable)
 
     def _read(self, number: int, index: int) -> tuple[Tensor, Tensor] | None:
-        if self.seed is None:
-            return self._try(number, index)
-        return self._next_readable(number, index)
+        sample = self._try(index, number, index)
+        return self._substitute(number, index) if sample is None and self.seed is not None else sample
 
-    def _try(self, number: int, index: int) -> tuple[Tensor, Tensor] | None:
-        seed = np.random.SeedSequence((self.seed or 0, number, index)).generate_state(1)
-        torch.default_generator.manual_seed(int(seed[0]))
+    def _try(self, index: int, *randomness: int) -> tuple[Tensor, Tensor] | None:
+        """The image at ``index``, augmented as the seed and ``randomness`` say; None where it cannot be read."""
+        torch.default_generator.manual_seed(self._seed(*randomness))
         try:
             return self.data[index]
         except CorruptImage:
             return None
 
-    def _next_readable(self, number: int, index: int) -> tuple[Tensor, Tensor]:
-        for offset in range(len(self.data)):
-            sample = self._try(number, (index + offset) % len(self.data))
+    def _seed(self, *randomness: int) -> int:
+        return int(np.random.SeedSequence((self.seed or 0, *randomness)).generate_state(1)[0])
+
+    def _substitute(self, number: int, index: int) -> tuple[Tensor, Tensor]:
+        """A readable image for the one at ``index``, in the pass of that number.
+
+        In a permutation of the part an image stands for one other at most. So each attempt has a permutation of its
+        own, the same for all images; after the last one every image of the part is looked at.
+        """
+        for attempt in range(_ATTEMPTS):
+            sample = self._try(int(self._permutation(number, attempt)[index]), number, index, attempt)
+            if sample is not None:
+                return sample
+        for other in self._drawn(number, index, _ATTEMPTS).tolist():
+            sample = self._try(other, number, index, _ATTEMPTS)
             if sample is not None:
                 return sample
         raise ValueError('none of the images of a part of the data set can be read')
+
+    def _permutation(self, number: int, attempt: int) -> Tensor:
+        if (number, attempt) not in self._permutations:
+            of_pass = {key: order for key, order in self._permutations.items() if key[0] == number}
+            self._permutations = of_pass | {(number, attempt): self._drawn(number, attempt)}
+        return self._permutations[number, attempt]
+
+    def _drawn(self, *randomness: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self._seed(*randomness))
+        return torch.randperm(len(self.data), generator=generator)
 
 
 @nni.trace

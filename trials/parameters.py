@@ -161,8 +161,8 @@ class TrialParameters:
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
             )
         self._check_schedule()
-        check_arguments(self.dataset, self.dataset_arguments)
         space = self.space()
+        check_arguments(self.dataset, self.dataset_arguments, space.input_size)
         if self.stage == 'search':
             self._check_search()
         else:

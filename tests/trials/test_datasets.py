@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from trials.__main__ import main
 from trials.datasets import DATASETS, check_fit, class_names, hold_out, labels_of, load, normalisation
 from trials.datasets.image_part import ImagePart
 from trials.evaluator import evaluator, loader
+from trials.parameters import TrialParameters
 
 PARTS = ('train', 'validation', 'test')
 IN_FILES = ['cifar10', 'cifar100', 'image-folder', 'imagenet']
@@ -161,10 +163,11 @@ BAD = [
         "cued-digits: unknown argument 'cluter'; did you mean 'clutter'?",
     ),
     ({'dataset': 'cued-digits', 'dataset/square': 17}, 'square must be a whole number from 1 to 16, not 17'),
-    ({'dataset': 'cued-digits', 'dataset/clutter': 0.5}, 'clutter must be a whole number of at least 0, not 0.5'),
+    ({'dataset': 'cued-digits', 'dataset/clutter': 0.5}, 'clutter must be a whole number from 0 to 256, not 0.5'),
     ({'dataset': 'cued-digits', 'dataset/colours': 4}, 'colours must be 2 or 3, not 4'),
     ({'dataset': 'cued-digits', 'dataset/noise': -1}, 'noise must be a number of grey levels from 0 to 16, not -1'),
-    ({'dataset': 'cued-digits', 'dataset/canvases': 9}, 'canvases must be a whole number of at least 100, not 9'),
+    ({'dataset': 'cued-digits', 'dataset/canvases': 9}, 'canvases must be a whole number from 100 to 200,000, not 9'),
+    ({'dataset': 'cued-digits', 'dataset/canvases': 10**12}, 'from 100 to 200,000, not 1000000000000'),
     ({'dataset': 'digits', 'dataset/folder': 'x'}, "digits: unknown argument 'folder'; it has none"),
     ({'dataset': 'cifar10', 'dataset/folder': 7}, 'cifar10: folder must be the path of a folder, not 7'),
     ({'dataset': 'cifar10', 'dataset/folder': 'nowhere'}, 'is missing or damaged; download cifar-10-python.tar.gz'),
@@ -179,6 +182,15 @@ def test_a_data_set_that_cannot_be_had_ends_the_trial_with_one_clear_line(change
     assert main(['run', '--parameters', str(file)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(('change', 'message'), BAD, ids=[str(change) for change, _ in BAD])
+def test_what_can_be_known_without_files_is_refused_with_the_parameters(change, message):
+    if change.get('dataset/folder') == 'nowhere':
+        TrialParameters.from_flat(RETRAIN | change)
+    else:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            TrialParameters.from_flat(RETRAIN | change)
 
 
 def test_a_skeleton_of_other_classes_or_size_is_refused_before_training(arguments, tmp_path, capsys):

@@ -104,7 +104,7 @@ def test_a_damaged_image_is_known_as_such(suffix, damage, tmp_path, caplog):
         for _ in range(2):
             with pytest.raises(CorruptImage, match=r'cat_|dog_'):
                 part[3]
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name == LOGGER]
     assert file in record.getMessage()
 
 

@@ -7,12 +7,13 @@ import inspect
 from search_space.skeleton import Skeleton, closest
 
 from . import cifar, cued_digits, digits, image_folder
-from .encoding import class_names, normalisation
-from .parts import DataParts, at_size, hold_out, labels_of
+from .data_set import DataSet, Normalisation, at_size
+from .parts import DataParts, hold_out, labels_of
 
 __all__ = [
     'DATASETS',
     'DataParts',
+    'DataSet',
     'check_arguments',
     'check_fit',
     'class_names',
@@ -23,12 +24,12 @@ __all__ = [
 ]
 
 DATASETS = {
-    'cued-digits': cued_digits.load,
-    'digits': digits.load,
-    'cifar10': cifar.load_cifar10,
-    'cifar100': cifar.load_cifar100,
-    'imagenet': image_folder.load_imagenet,
-    'image-folder': image_folder.load,
+    'cued-digits': cued_digits.CUED_DIGITS,
+    'digits': digits.DIGITS,
+    'cifar10': cifar.CIFAR10,
+    'cifar100': cifar.CIFAR100,
+    'imagenet': image_folder.IMAGENET,
+    'image-folder': image_folder.IMAGE_FOLDER,
 }
 _INPUT_SIZE = 'input_size'
 
@@ -45,23 +46,49 @@ def load(name: str, input_size: int | None = None, **arguments) -> DataParts:
     Raises:
         ValueError: there is no such data set or argument, or the data is not there.
     """
-    check_arguments(name, arguments)
-    return at_size(DATASETS[name], input_size)(**arguments)
+    check_arguments(name, arguments, input_size)
+    return at_size(DATASETS[name].load, input_size)(**arguments)
 
 
-def check_arguments(name: str, arguments: dict) -> None:
-    """Says now that :func:`load` does not know the data set, or an argument of it.
+def normalisation(name: str, input_size: int | None = None, **arguments) -> Normalisation:
+    """Mean and standard deviation of the three channels: an image is ``(pixels - mean) / std``, of pixels in [0, 1].
+
+    Known without the data set's files.
+
+    Args:
+        name: of the data set, a key of :data:`DATASETS`.
+        input_size, arguments: as of :func:`load`.
+    """
+    return at_size(DATASETS[name].normalisation, input_size)(**arguments)
+
+
+def class_names(name: str, **arguments) -> tuple[str, ...]:
+    """What the classes of a data set are called, in the order of its labels.
+
+    Args:
+        name: of the data set, a key of :data:`DATASETS`.
+        arguments: the data set's own.
 
     Raises:
-        ValueError: with what it is, and what was perhaps meant.
+        ValueError: they are known from the data set's files only, and these are not there.
+    """
+    return DATASETS[name].class_names(**arguments)
+
+
+def check_arguments(name: str, arguments: dict, input_size: int | None = None) -> None:
+    """Says what :func:`load` would refuse, without a look at any file.
+
+    Raises:
+        ValueError: the data set or an argument of it is unknown, or a value is out of range.
     """
     if name not in DATASETS:
         raise ValueError(f'no data set {name!r}; it must be one of {", ".join(DATASETS)}')
-    known = [key for key in inspect.signature(DATASETS[name]).parameters if key != _INPUT_SIZE]
+    known = [key for key in inspect.signature(DATASETS[name].load).parameters if key != _INPUT_SIZE]
     for key in arguments:
         if key not in known:
             hint = closest(key, known) if known else 'it has none'
             raise ValueError(f'data set {name}: unknown argument {key!r}; {hint}')
+    at_size(DATASETS[name].check, input_size)(**arguments)
 
 
 def check_fit(parts: DataParts, skeleton: Skeleton, name: str) -> None:

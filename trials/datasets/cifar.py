@@ -9,39 +9,21 @@ import torch
 import torchvision
 from torchvision.transforms import v2
 
+from .data_set import DataSet, always
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
 
-__all__ = ['NORMALISATION', 'VALIDATION', 'class_names', 'load_cifar10', 'load_cifar100']
+__all__ = ['CIFAR10', 'CIFAR100', 'VALIDATION']
 
 VALIDATION = 0.1
 """Fraction of the published training images that is the validation part."""
-NORMALISATION = {
+_NORMALISATION = {
     'cifar10': ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
     'cifar100': ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
 }
 """Mean and standard deviation of the channels, of the training images' pixels in [0, 1]."""
 _SOURCES = {'cifar10': torchvision.datasets.CIFAR10, 'cifar100': torchvision.datasets.CIFAR100}
 _SIZE, _PADDING = 32, 4
-
-
-def load_cifar10(*, folder: str = 'data') -> DataParts:
-    """10 classes, of 4,500 training, 500 validation and 1,000 test images each."""
-    return _parts('cifar10', folder)
-
-
-def load_cifar100(*, folder: str = 'data') -> DataParts:
-    """100 classes, of 450 training, 50 validation and 100 test images each."""
-    return _parts('cifar100', folder)
-
-
-def class_names(name: str, *, folder: str = 'data') -> tuple[str, ...]:
-    """What the classes of ``cifar10`` or ``cifar100`` are called, from the files in ``folder``.
-
-    Raises:
-        ValueError: they are not there, or not as they were published.
-    """
-    return tuple(_read(name, folder, train=False).classes)
 
 
 def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
@@ -57,13 +39,15 @@ def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
 
 
 def _parts(name: str, folder: str) -> DataParts:
-    """Cut from what lies in ``folder``; a training image is shifted by up to 4 pixels and mirrored.
+    """From the files in ``folder``: the validation part is cut from the published training images, stratified.
+
+    A training image is shifted by up to 4 pixels and mirrored.
 
     Raises:
-        ValueError: it is not there, or not as it was published.
+        ValueError: the files are not there, or not as they were published.
     """
     learnt, test = (_read(name, folder, train=train) for train in (True, False))
-    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION[name])]
+    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_NORMALISATION[name])]
     augmented = v2.Compose([v2.RandomCrop(_SIZE, _PADDING), v2.RandomHorizontalFlip(), *same])
     train, validation = cut(learnt.targets, VALIDATION, f'data set {name}: the validation part')
     return DataParts(
@@ -73,3 +57,23 @@ def _parts(name: str, folder: str) -> DataParts:
         len(learnt.classes),
         _SIZE,
     )
+
+
+def _data_set(name: str) -> DataSet:
+    def load(*, folder: str = 'data') -> DataParts:
+        return _parts(name, folder)
+
+    def check(*, folder: str = 'data') -> None:
+        data_folder(name, folder)
+
+    def class_names(*, folder: str = 'data') -> tuple[str, ...]:
+        """From the files, which are compared with their published checksums."""
+        return tuple(_read(name, folder, train=False).classes)
+
+    return DataSet(load, check, always(_NORMALISATION[name]), class_names)
+
+
+CIFAR10 = _data_set('cifar10')
+"""10 classes, of 4,500 training, 500 validation and 1,000 test images each."""
+CIFAR100 = _data_set('cifar100')
+"""100 classes, of 450 training, 50 validation and 100 test images each."""

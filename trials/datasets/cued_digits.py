@@ -13,27 +13,34 @@ handwritten digits, test part). They are divided before any canvas is made, so n
 
 from __future__ import annotations
 
-import math
+import inspect
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from search_space.rules import Rule, number, whole
+
 from .cache import cached
+from .data_set import DataSet, Normalisation, always
 from .digits import CLASS_NAMES, SCANS, divided_scans
 from .parts import DataParts
 
-__all__ = ['CANVASES', 'CLASSES', 'INPUT_SIZE', 'SCANS', 'canvases', 'divided_scans', 'load', 'normalisation']
+__all__ = ['CANVASES', 'CUED_DIGITS', 'SCANS', 'canvases', 'divided_scans']
 
-CLASSES, INPUT_SIZE = len(CLASS_NAMES), 32
 CANVASES = {'train': 6000, 'validation': 2000, 'test': 2000}
+_INPUT_SIZE = 32
 _SCAN, _FRAGMENT = 8, 4
 _SMALLEST, _LARGEST = 2 * _SCAN, 64
 """Canvas: a quadrant has to hold a scan; a larger one would be black almost everywhere."""
 _LEVELS = 16
 _COLOURS = np.array([[True, False], [False, True], [True, True]])
 """Red, green and yellow: whether they show in the red and in the green channel."""
+_FEWEST_CANVASES, _MOST_CANVASES = 100, 200_000
+"""Of the training part: fewer have not every digit in what is cut from them; as many take 2.5 GB at 32 pixels."""
+_MOST_CLUTTER = 256
+"""Fragments that would cover the largest canvas if they lay side by side."""
 _VERSION = 1
 """Of what a canvas is; part of the name of its file in the cache."""
 
@@ -48,7 +55,7 @@ def canvases(
     square: int = 3,
     clutter: int = 0,
     noise: float = 0,
-    input_size: int = INPUT_SIZE,
+    input_size: int = _INPUT_SIZE,
 ) -> TensorDataset:
     """``count`` canvases `(count, 3, side, side)` in [0, 1] of ``scans`` `(n, 8, 8)`, and their labels `(count,)`.
 
@@ -122,14 +129,14 @@ def _add_fragment(images: np.ndarray, scans: np.ndarray, rng: np.random.Generato
         images[at, channel, rows, columns] = np.maximum(behind, fragment * shows[:, channel][:, None, None])
 
 
-def load(
+def _load(
     *,
     colours: int = 2,
     square: int = 3,
     clutter: int = 0,
     noise: float = 0,
     canvases: int = CANVASES['train'],
-    input_size: int = INPUT_SIZE,
+    input_size: int = _INPUT_SIZE,
 ) -> DataParts:
     """The three parts, always the same; channels normalised by the training part's mean and deviation.
 
@@ -145,20 +152,36 @@ def load(
     images = {part: drawn[f'{part} images'] / _LEVELS for part in CANVASES}
     mean, std = _mean_and_std(images['train'])
     parts = {part: TensorDataset(images[part].sub_(mean).div_(std), drawn[f'{part} labels']) for part in CANVASES}
-    return DataParts(**parts, classes=CLASSES, input_size=input_size)
+    return DataParts(**parts, classes=len(CLASS_NAMES), input_size=input_size)
 
 
-def normalisation(*, input_size: int = INPUT_SIZE, **arguments) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels, of the training part's pixels in [0, 1].
-
-    Args:
-        input_size, arguments: as of :func:`load`.
+def _check(**arguments) -> None:
+    """Says that a value of ``arguments``, those of :func:`_load`, is out of range; nothing is drawn.
 
     Raises:
-        ValueError: as :func:`load`.
+        ValueError: it is.
     """
-    knobs = {'colours': 2, 'square': 3, 'clutter': 0, 'noise': 0, 'canvases': CANVASES['train']}
-    mean, std = _mean_and_std(_drawn(**{**knobs, **arguments}, input_size=input_size)['train images'] / _LEVELS)
+    values = _DEFAULTS | arguments
+    input_size = values['input_size']
+    if input_size % 2 or not _SMALLEST <= input_size <= _LARGEST:
+        raise ValueError(
+            f'data set cued-digits: its canvases are as large as the skeleton has input_size, which must be an even '
+            f'number of pixels from {_SMALLEST} to {_LARGEST}, not {input_size}'
+        )
+    rules = {
+        'colours': Rule(lambda value: whole(2, 3).valid(value), '2 or 3'),
+        'square': whole(1, input_size // 2),
+        'clutter': whole(0, _MOST_CLUTTER),
+        'noise': number(0, _LEVELS, of=' of grey levels'),
+        'canvases': whole(_FEWEST_CANVASES, _MOST_CANVASES),
+    }
+    for name, rule in rules.items():
+        rule.check(f'data set cued-digits: {name}', values[name])
+
+
+def _normalisation(**arguments) -> Normalisation:
+    """Of the training part's pixels; ``arguments`` as of :func:`_load`."""
+    mean, std = _mean_and_std(_drawn(**_DEFAULTS | arguments)['train images'] / _LEVELS)
     return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
 
 
@@ -169,22 +192,8 @@ def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _drawn(colours: int, square: int, clutter: int, noise: float, canvases: int, input_size: int) -> dict[str, Tensor]:
     """What :func:`_draw` draws, from the cache if it is there."""
-    if input_size % 2 or not _SMALLEST <= input_size <= _LARGEST:
-        raise ValueError(
-            f'data set cued-digits: its canvases are as large as the skeleton has input_size, which must be an even '
-            f'number of pixels from {_SMALLEST} to {_LARGEST}, not {input_size}'
-        )
-    side = input_size // 2
-    for name, value, valid, what in (
-        ('colours', colours, _is_whole(colours) and colours in (2, 3), '2 or 3'),
-        ('square', square, _is_whole(square) and 1 <= square <= side, f'a whole number from 1 to {side}'),
-        ('clutter', clutter, _is_whole(clutter) and clutter >= 0, 'a whole number of at least 0'),
-        ('noise', noise, _is_level(noise), f'a number of grey levels from 0 to {_LEVELS}'),
-        ('canvases', canvases, _is_whole(canvases) and canvases >= 100, 'a whole number of at least 100'),
-    ):
-        if not valid:
-            raise ValueError(f'data set cued-digits: {name} must be {what}, not {value!r}')
     knobs = {'colours': colours, 'square': square, 'clutter': clutter, 'noise': float(noise), 'input_size': input_size}
+    _check(**knobs | {'noise': noise}, canvases=canvases)
     name = '-'.join(f'{name}={value}' for name, value in (*knobs.items(), ('canvases', canvases)))
     return cached(f'cued-digits-{_VERSION}-{name}', lambda: _draw(canvases, **knobs))
 
@@ -199,9 +208,6 @@ def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(_load).parameters.items()}
 
-
-def _is_level(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 16
+CUED_DIGITS = DataSet(_load, _check, _normalisation, always(CLASS_NAMES))

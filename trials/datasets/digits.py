@@ -11,9 +11,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
+from .data_set import DataSet, always
 from .parts import DataParts
 
-__all__ = ['CLASS_NAMES', 'SCANS', 'divided_scans', 'load', 'normalisation']
+__all__ = ['CLASS_NAMES', 'DIGITS', 'SCANS', 'divided_scans']
 
 CLASS_NAMES = tuple('0123456789')
 SCANS = {'train': 1100, 'validation': 350, 'test': 347}
@@ -32,16 +33,16 @@ def divided_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return parts
 
 
-def normalisation() -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(**_) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels, which are the same three times, of pixels in [0, 1]."""
     images = divided_scans()['train'][0]
     return (float(images.mean()),) * 3, (float(images.std()),) * 3
 
 
-def load() -> DataParts:
+def _load() -> DataParts:
     """The scans, every pixel a 4×4 square, the same in three channels; normalised by the training part."""
     scans = divided_scans()
-    (mean, *_), (std, *_) = normalisation()
+    (mean, *_), (std, *_) = _normalisation()
     parts = {}
     for part, (images, labels) in scans.items():
         enlarged = (
@@ -51,3 +52,6 @@ def load() -> DataParts:
             enlarged[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(labels).long()
         )
     return DataParts(**parts, classes=len(CLASS_NAMES), input_size=_SCAN * _ENLARGED)
+
+
+DIGITS = DataSet(_load, always(None), _normalisation, always(CLASS_NAMES))

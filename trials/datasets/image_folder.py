@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from pathlib import Path
 
 import torch
-from torchvision.datasets import ImageFolder
+from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms import v2
 
+from search_space.rules import one_line
+from strategies.processes import process_rank
+
+from .class_folders import ClassFolders, FilesSeen, folders_in
+from .data_set import DataSet, always
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
 
-__all__ = ['CUT', 'IMAGENET_VALIDATION', 'NORMALISATION', 'class_names', 'load', 'load_imagenet']
+__all__ = ['CUT', 'IMAGENET', 'IMAGENET_VALIDATION', 'IMAGE_FOLDER']
 
 CUT = 0.1
 """Fraction of the training images that a validation or test part is which has no folder of its own."""
 IMAGENET_VALIDATION = 0.04
 """Fraction of ImageNet's training images that is the validation part: 51,247, about as many as the test part."""
-NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NORMALISATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of the channels, of ImageNet's pixels in [0, 1]."""
+_FOLDERS = {
+    'train': ('train', 'training'),
+    'val': ('val', 'valid', 'validation'),
+    'test': ('test', 'testing'),
+}
+"""What the folder of a part may be called, in capitals too."""
+_NAMES_SHOWN = 5
+
+_logger = logging.getLogger(__name__)
 
 
-def load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
+def _load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
     """ImageNet 2012 from ``folder/train/CLASS`` and ``folder/val/CLASS``.
 
     The published validation images are the test part, as everywhere in the literature; the validation part is cut from
@@ -41,13 +57,16 @@ def load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
                 f"with torchvision.datasets.ImageNet('{root}', part) for the parts 'train' and 'val', or name another "
                 'folder with dataset/folder'
             )
-    learnt, test = _read('imagenet', root / 'train'), _read('imagenet', root / 'val')
-    _check_classes('imagenet', root, learnt, 'val', test)
+    folders = {'train': root / 'train', 'val': root / 'val'}
+    read = _read('imagenet', root, folders)
+    learnt, test = read['train'], read['val']
     train, validation = cut(learnt.targets, IMAGENET_VALIDATION, 'data set imagenet: the validation part')
-    return _parts(learnt, train, (learnt, validation), (test, range(len(test))), input_size)
+    parts = {'train': (learnt, train), 'validation': (learnt, validation), 'test': (test, range(len(test)))}
+    _say('imagenet', parts, learnt, _not_used(root, folders))
+    return _parts(parts, input_size)
 
 
-def load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
+def _load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
     """The images of ``folder``, in one of two forms.
 
     - ``folder/train/CLASS``, and where they are there ``folder/val/CLASS`` and ``folder/test/CLASS``;
@@ -59,71 +78,144 @@ def load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
     Raises:
         ValueError: there are no such folders or images, or not the same classes in all parts.
     """
-    root, learnt = _read_own(folder)
+    root, folders = _own_folders(folder)
+    read = _read('image-folder', root, folders)
+    learnt = read['train']
     train, parts = range(len(learnt)), {}
-    for part in ('test', 'val'):
-        if (root / 'train').is_dir() and (root / part).is_dir():
-            own = _read('image-folder', root / part)
-            _check_classes('image-folder', root, learnt, part, own)
-            parts[part] = own, range(len(own))
+    for part, called in (('test', 'test'), ('val', 'validation')):
+        if part in read:
+            parts[called] = read[part], range(len(read[part]))
         else:
             left = torch.as_tensor(train)
-            kept, taken = cut(torch.as_tensor(learnt.targets)[left], CUT, f'data set image-folder: the {part} part')
-            train, parts[part] = left[kept], (learnt, left[taken])
-    return _parts(learnt, train, parts['val'], parts['test'], input_size)
+            kept, taken = cut(torch.as_tensor(learnt.targets)[left], CUT, f'data set image-folder: the {called} part')
+            train, parts[called] = left[kept], (learnt, left[taken])
+    parts = {'train': (learnt, train), 'validation': parts['validation'], 'test': parts['test']}
+    _say('image-folder', parts, learnt, _not_used(root, folders) if folders['train'] != root else '')
+    return _parts(parts, input_size)
 
 
-def class_names(*, folder: str = 'data') -> tuple[str, ...]:
+def _class_names(*, folder: str = 'data') -> tuple[str, ...]:
     """What the classes of the images of ``folder`` are called: as their folders.
 
     Raises:
         ValueError: there are no such folders or images.
     """
-    return tuple(_read_own(folder)[1].classes)
+    root, folders = _own_folders(folder)
+    return tuple(_read('image-folder', root, {'train': folders['train']})['train'].classes)
 
 
-def _read_own(folder: str) -> tuple[Path, ImageFolder]:
-    """``folder``, and the images in it that a network learns from."""
+def _own_folders(folder: str) -> tuple[Path, dict[str, Path]]:
+    """``folder``, and part to its folder; ``folder`` itself is the training part's where it has no parts.
+
+    Raises:
+        ValueError: it is not there, or what its folders are for cannot be told from their names.
+    """
     root = data_folder('image-folder', folder)
+    name = f'data set image-folder: {root}'
     if not root.is_dir():
         raise ValueError(
-            f'data set image-folder: {root} is missing; put images there as train/CLASS/IMAGE or CLASS/IMAGE, or name '
+            f'{name} is missing; put images there as train/CLASS/IMAGE or CLASS/IMAGE, or name '
             'another folder with dataset/folder'
         )
-    return root, _read('image-folder', root / 'train' if (root / 'train').is_dir() else root)
+    if root.parent == root:
+        raise ValueError(f'{name} is the whole machine; name the folder of the images with dataset/folder')
+    inside = folders_in(root)
+    parts = {part: [path for path in inside if path.name.lower() in names] for part, names in _FOLDERS.items()}
+    for part, paths in parts.items():
+        if len(paths) > 1:
+            found = ' and '.join(f'{path.name}/' for path in paths)
+            raise ValueError(f'{name} has {found}, which are all the {part} part; keep one')
+    others = [path for path in inside if not any(path in paths for paths in parts.values())]
+    holding = [path for path in inside if folders_in(path)]  # a class of that name holds images
+    if parts['train'] and (parts['train'][0] in holding or not others):
+        known = {alias: part for part, names in _FOLDERS.items() for alias in names if not parts[part]}
+        for path in others:
+            if near := difflib.get_close_matches(path.name.lower(), known, n=1, cutoff=0.7):
+                raise ValueError(
+                    f'{name}: {path.name}/ is perhaps the {known[near[0]]} part; call it {known[near[0]]}/, or take '
+                    'it away'
+                )
+        return root, {part: paths[0] for part, paths in parts.items() if paths}
+    for path in holding:
+        if path.name.lower().startswith(tuple(_FOLDERS)):
+            raise ValueError(
+                f'{name}: {path.name}/ holds folders, as a part does, and there is no train/ that does; call the '
+                'folders of parts train, val and test, and those of classes otherwise'
+            )
+    return root, {'train': root}
 
 
-def _read(name: str, folder: Path) -> ImageFolder:
+def _read(name: str, root: Path, folders: dict[str, Path]) -> dict[str, ClassFolders]:
+    """Part to its images; no file is in two of them. The test part has those that links put into several.
+
+    Raises:
+        ValueError: a part has no images, or they have not the same classes.
+    """
+    seen = FilesSeen(root, *folders.values())
     try:
-        return ImageFolder(folder)
-    except FileNotFoundError as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f'data set {name}: {folder} must hold a folder of images for each class: {why}') from None
+        read = {part: ClassFolders(folders[part], seen) for part in ('test', 'val', 'train') if part in folders}
+    except ValueError as error:
+        raise ValueError(f'data set {name}: {error}') from None
+    for part, images in read.items():
+        odd = sorted(set(read['train'].classes) ^ set(images.classes))
+        if odd:
+            where, missing = (part, 'train') if odd[0] in images.classes else ('train', part)
+            raise ValueError(
+                f'data set {name}: every part has the same classes, but {odd[0]!r} is in {folders[where]} and not in '
+                f'{folders[missing]}'
+            )
+    return read
 
 
-def _check_classes(name: str, root: Path, train: ImageFolder, part: str, other: ImageFolder) -> None:
-    odd = sorted(set(train.classes) ^ set(other.classes))
-    if odd:
-        where, missing = (part, 'train') if odd[0] in other.classes else ('train', part)
-        raise ValueError(
-            f'data set {name}: every part has the same classes, but {odd[0]!r} is in {root / where} and not in '
-            f'{root / missing}'
-        )
+def _not_used(root: Path, folders: dict[str, Path]) -> str:
+    others = [f'{path.name}/' for path in folders_in(root) if path not in folders.values()]
+    return f'; not used: {", ".join(others)}' if others else ''
 
 
-def _parts(learnt: ImageFolder, train, validation: tuple, test: tuple, input_size: int) -> DataParts:
+def _say(name: str, parts: dict[str, tuple], learnt: ClassFolders, not_used: str) -> None:
+    """Log a line for each part: how many images and classes, where they are from, what is left out and why."""
+    if process_rank():
+        return
+    for part, (images, indices) in parts.items():
+        classes = len(set(torch.as_tensor(images.targets)[torch.as_tensor(indices)].tolist()))
+        shown = f' ({", ".join(map(one_line, images.classes))})' if len(images.classes) <= _NAMES_SHOWN else ''
+        text = f'{part}: {len(indices):,} images of {classes:,} classes{shown}'
+        if images is learnt and part != 'train':
+            text += ', cut from the training images'
+        else:
+            text += f', from {images.folder}{images.left_out_text()}'
+        _logger.info('data set %s: %s%s', name, text, not_used if part == 'train' else '')
+
+
+def _parts(parts: dict[str, tuple], input_size: int) -> DataParts:
     """The parts, images cropped to ``input_size``.
 
     In the training part at random, and mirrored (Szegedy et al., "Going Deeper with Convolutions", 2015); in the others
     the middle: 224 of 256 pixels, other sizes at that ratio.
     """
-    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION)]
+    same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_NORMALISATION)]
     augmented = v2.Compose([v2.RandomResizedCrop(input_size), v2.RandomHorizontalFlip(), *same])
     middle = v2.Compose([v2.Resize(round(input_size * 256 / 224)), v2.CenterCrop(input_size), *same])
     return DataParts(
-        ImagePart(learnt, train, augmented),
-        ImagePart(*validation, middle),
-        ImagePart(*test, middle),
-        len(learnt.classes),
+        ImagePart(*parts['train'], augmented),
+        ImagePart(*parts['validation'], middle),
+        ImagePart(*parts['test'], middle),
+        len(parts['train'][0].classes),
         input_size,
     )
+
+
+def _check(name: str):
+    def check(*, folder: str = 'data', **_) -> None:
+        data_folder(name, folder)
+
+    return check
+
+
+IMAGENET = DataSet(
+    _load_imagenet,
+    _check('imagenet'),
+    always(_NORMALISATION),
+    always(tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta['categories'])),
+)
+IMAGE_FOLDER = DataSet(_load, _check('image-folder'), always(_NORMALISATION), _class_names)

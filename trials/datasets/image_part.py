@@ -1,23 +1,19 @@
-"""Part of a torchvision data set, whose images are read one at a time; those that cannot be read are noted."""
+"""Part of a data set whose images are read one at a time; those that cannot be read are noted."""
 
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from search_space.rules import one_line
 
 __all__ = ['CorruptImage', 'ImagePart']
 
 _logger = logging.getLogger(__name__)
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises on files that are cut off, damaged or no images."""
 
 
 class CorruptImage(Exception):
@@ -25,7 +21,7 @@ class CorruptImage(Exception):
 
 
 class ImagePart(Dataset):
-    """Some images of a torchvision data set, each read and transformed when it is asked for.
+    """Some images of a data set, each read and transformed when it is asked for.
 
     The first time that an image cannot be read, one warning names its file.
 
@@ -57,10 +53,11 @@ class ImagePart(Dataset):
         at = int(self.indices[index])
         try:
             image, _ = self.source[at]
-        except _UNREADABLE as error:
-            file = self.source.samples[at][0]
+        except Exception as error:  # Pillow's readers raise a dozen types on files that are damaged or no images
+            file = one_line(self.source.samples[at][0])
             if not self.skipped[index]:
                 self.skipped[index] = True
-                _logger.warning('%s is skipped: not an image that can be read (%s)', file, error)
+                why = one_line(error) or type(error).__name__
+                _logger.warning('%s is skipped: not an image that can be read (%s)', file, why)
             raise CorruptImage(file) from None
         return self.transform(image), self.labels[index]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from strategies.processes import in_any_process
 
 from .image_part import ImagePart
 
-__all__ = ['DataParts', 'at_size', 'cut', 'data_folder', 'hold_out', 'labels_of']
+__all__ = ['DataParts', 'cut', 'data_folder', 'hold_out', 'labels_of']
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,6 @@ class DataParts:
         """
         parts = (self.train, self.validation, self.test)
         return sum(int(in_any_process(part.skipped).sum()) for part in parts if isinstance(part, ImagePart))
-
-
-def at_size(of: Callable, input_size: int | None) -> Callable:
-    """``of``, told the ``input_size`` in pixels, if it takes one; some data sets have a size of their own."""
-    takes = input_size is not None and 'input_size' in inspect.signature(of).parameters
-    return functools.partial(of, input_size=input_size) if takes else of
 
 
 def labels_of(part: TensorDataset | ImagePart | Subset) -> Tensor:
