@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .cost import Cost, macs, params
+from .cost.macs import Cost, macs, params
 from .named_networks import load_network, named_networks
 from .skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton, nni_search_space, shipped_skeletons
 

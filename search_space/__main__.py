@@ -8,13 +8,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .compare_nl import compare_nl, comparison_text
-from .cost import Cost
-from .describe import describe_network, describe_space, network_text, space_text
-from .draw import draw
+from .cost.macs import Cost
 from .entry_point import Parser, run, whole_argument
 from .lookup import look_up, look_up_network
 from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, whole
+from .show.compare_nl import compare_nl, comparison_text
+from .show.describe import describe_network, describe_space, network_text, space_text
+from .show.draw import draw
 from .skeleton import LARGEST_INPUT, Skeleton, load_skeleton, nni_search_space
 from .whole_file import check_writable
 
@@ -119,7 +119,7 @@ def _describe(args) -> str:
 
 def _load_latency(path: str, skeleton: Skeleton, input_size: int | None) -> Cost:
     from . import nni_nas  # noqa: F401 - first, and quietly
-    from .latency import LatencyTable
+    from .cost.latency import LatencyTable
 
     table = LatencyTable.load(path)
     measured = table.conditions['input_size']
@@ -144,7 +144,7 @@ def _latency(args) -> str:
     from tqdm import tqdm
 
     from . import nni_nas  # noqa: F401 - first, and quietly
-    from .latency import latency_text, measure, predict
+    from .cost.latency import latency_text, measure, predict
 
     skeleton = load_skeleton(args.skeleton)
     if args.device == 'cuda' and not torch.cuda.is_available():

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import convnext, efficientnet, mnasnet, mobilenetv2, mobilenetv3, regnet, resnet, shufflenetv2
 
 from .block_cost import lightnl_macs
-from .cost import Cost, CostTable
+from .cost.macs import Cost, CostTable
 from .lightnl import LightNL
 from .network import MutableLightNL
 from .skeleton import ABSENT, PRESENT, closest

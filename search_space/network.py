@@ -209,7 +209,7 @@ class LightNLSpace(ModelSpace):
 
     def cost(self):
         """:func:`search_space.macs` of the skeleton: what a search of the space keeps low."""
-        from .cost import macs
+        from .cost.macs import macs
 
         return macs(self.skeleton)
 

@@ -7,8 +7,8 @@ def __getattr__(name: str):
     if name in __all__:  # not at import: the tuner has to start without torch and Lightning
         import search_space.nni_nas  # noqa: F401 - first, for the order in which it imports NNI
 
-        from .autonl import AutoNL
-        from .course import Course
+        from .autonl.history import Course
+        from .autonl.strategy import AutoNL
 
         return {'AutoNL': AutoNL, 'Course': Course}[name]
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from nni.tuner import Tuner
 
-from .end_with_manager import end_with_manager
-from .nni_manager import NniManager
+from .experiment.end_with_manager import end_with_manager
+from .experiment.nni_manager import NniManager
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
+    from .experiment.comparison import Comparison
 
 __all__ = ['StrategyTuner']
 
@@ -47,7 +47,7 @@ class StrategyTuner(Tuner):
         try:
             from search_space import nni_nas  # noqa: F401 - before NNI's strategies, in the order they need
 
-            from .comparison import Comparison
+            from .experiment.comparison import Comparison
 
             self._comparison = Comparison(**self._arguments, manager=self._manager, search_space=search_space)
         except ValueError as error:

@@ -21,15 +21,23 @@ TESTED = {
     'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',
     'nnictl stop': 'test_it_ends_done_with_a_table_of_all_strategies',
     'python -m trials export': 'test_an_exported_network_gives_the_logits_of_the_trained_one_at_any_batch',
-    'python benchmarks/networks.py': 'test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes',
-    'python benchmarks/block.py': (
+    'python benchmarks/speed/networks.py': 'test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes',
+    'python benchmarks/speed/block.py': (
         'test_it_prints_a_line_a_shape_batch_and_mode_what_was_left_out_and_what_became_of_every_goal'
     ),
-    'python benchmarks/scale.py': 'test_it_says_what_each_size_costs_and_how_that_grows',
-    'python benchmarks/search_seeds.py': 'test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice',
-    'python benchmarks/search_step.py': 'test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal',
-    'python benchmarks/search_quality.py': 'test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice',
-    'python benchmarks/ablations.py': 'test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export',
+    'python benchmarks/speed/scale.py': 'test_it_says_what_each_size_costs_and_how_that_grows',
+    'python benchmarks/quality/search_seeds.py': (
+        'test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice'
+    ),
+    'python benchmarks/speed/search_step.py': (
+        'test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal'
+    ),
+    'python benchmarks/quality/search_quality.py': (
+        'test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice'
+    ),
+    'python benchmarks/quality/ablations.py': (
+        'test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export'
+    ),
     'nnictl create --config benchmarks/ground_truth/experiment.yaml': (
         'test_it_is_killed_and_resumed_and_its_table_has_every_training_once'
     ),

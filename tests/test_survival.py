@@ -12,9 +12,9 @@ import pytest
 from nnictl_experiment import nni_experiment
 
 from analysis import Experiment, trials
-from strategies.parameter_key import key
+from strategies.experiment.requests import key
 from strategies.tuner import StrategyTuner
-from trials.checkpoint import checkpoint_path
+from trials.training.checkpoint import checkpoint_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.experiment]
 FULL = 8

@@ -126,7 +126,7 @@ def _export(checkpoint: Path, format: str, out: Path | None) -> int:
 def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     import nni
 
-    from strategies.end_with_manager import end_with_manager
+    from strategies.experiment.end_with_manager import end_with_manager
 
     if file is None:
         end_with_manager()
@@ -144,10 +144,10 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
             return 0
 
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
-    from trials.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
-    from trials.distributed import other_processes
     from trials.parameters import TrialParameters
-    from trials.train import run_trial, save_trial
+    from trials.run import run_trial, save_trial
+    from trials.training.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
+    from trials.training.launch import other_processes
 
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)

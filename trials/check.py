@@ -26,7 +26,7 @@ from typing import Any
 
 from search_space.skeleton import closest, load_skeleton, shipped_skeletons
 from search_space.yaml_mapping import read_mapping
-from strategies.arguments import argument_problems, search_space_problems
+from strategies.experiment.arguments import argument_problems, search_space_problems
 
 __all__ = ['experiment_problems']
 
@@ -191,7 +191,7 @@ def _search_space_problems(config: dict[str, Any], folder: Path, skeleton: str, 
 def _slow_problems(config: dict[str, Any], folder: Path) -> list[str]:
     """What the trials would say to their recipes, and the strategies' classes to their arguments."""
     import search_space.nni_nas  # noqa: F401 - before NNI's strategies
-    from strategies.comparison import contender
+    from strategies.experiment.comparison import contender
 
     arguments = config['tuner']['classArgs']
     problems = [

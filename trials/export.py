@@ -28,7 +28,7 @@ from search_space.whole_file import check_writable, write_whole
 
 from .datasets import class_names, normalisation
 from .parameters import TrialParameters
-from .tensor_file import read_tensors
+from .training.tensor_file import read_tensors
 from .trial_folder import RECORD, WEIGHTS
 
 __all__ = ['FORMATS', 'Exported', 'Format', 'TrainedNetwork', 'export', 'largest_difference', 'load_trained']

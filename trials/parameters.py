@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.skeleton import Skeleton, closest, load_skeleton
-from strategies.arguments import HELD_OUT
+from strategies.experiment.arguments import HELD_OUT
 
 from .datasets import DATASETS, check_arguments
-from .evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
+from .training.evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 __all__ = ['STAGES', 'TrialParameters']
 

@@ -27,8 +27,8 @@ class Answer:
 class TableEngine(ExecutionEngine):
     """Answers the models of a strategy, in its own thread and at once, and counts what their trainings would cost.
 
-    A network over ``max_macs`` fails and costs nothing, as under :class:`strategies.engine.TrialEngine`. One that was
-    asked for before is told again and costs nothing: whoever trains networks keeps what came of them.
+    A network over ``max_macs`` fails and costs nothing, as under :class:`strategies.experiment.engine.TrialEngine`. One
+    that was asked for before is told again and costs nothing: whoever trains networks keeps what came of them.
 
     Args:
         network: a model's sample to the network that it is, a number.

@@ -16,10 +16,10 @@ from typing import Any
 from nni.tuner import Tuner
 
 from search_space.skeleton import Skeleton, load_skeleton
-from strategies.arguments import restricted_skeleton
-from strategies.end_with_manager import end_with_manager
-from strategies.nni_manager import NniManager
-from strategies.parameter_key import key
+from strategies.experiment.arguments import restricted_skeleton
+from strategies.experiment.end_with_manager import end_with_manager
+from strategies.experiment.nni_manager import NniManager
+from strategies.experiment.requests import key
 
 __all__ = ['GroundTruthTuner', 'trainings']
 

@@ -16,7 +16,7 @@ from torch import nn
 from search_space import ABSENT, PRESENT, BackboneSpace, LightNL
 from search_space.backbones import point_label, shipped_backbones
 from strategies import AutoNL
-from trials.evaluator import evaluator
+from trials.training.evaluator import evaluator
 
 BACKBONES = {'mobilenet_v2': 17, 'mobilenet_v3_large': 15, 'resnet18': 8, 'efficientnet_b0': 16}
 POINTS = ['layer1.1', 'layer2.0']

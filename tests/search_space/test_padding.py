@@ -12,12 +12,12 @@ from nni.nas.strategy import RandomOneShot
 from torch import nn
 
 from search_space import LightNLSpace, Row, Skeleton, build, load_network, load_skeleton, macs, params
-from search_space.describe import describe_network, describe_space, network_text, space_text
-from search_space.draw import draw
-from search_space.latency import measure
+from search_space.cost.latency import measure
 from search_space.network import InvertedResidual
+from search_space.show.describe import describe_network, describe_space, network_text, space_text
+from search_space.show.draw import draw
 from strategies import AutoNL
-from strategies.gate import Threshold
+from strategies.autonl.gate import Threshold
 
 
 def same(skeleton: Skeleton) -> Skeleton:

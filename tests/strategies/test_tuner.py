@@ -16,8 +16,8 @@ from numpy.random import RandomState
 
 from search_space import LightNLSpace, load_skeleton, macs, nni_search_space
 from strategies import AutoNL
-from strategies.engine import TrialRequest
-from strategies.macs_budget import BudgetedSpace
+from strategies.experiment.bounded_space import BudgetedSpace
+from strategies.experiment.engine import TrialRequest
 from strategies.tuner import StrategyTuner
 
 SKELETON = load_skeleton('cued')
@@ -33,7 +33,7 @@ ALL = {'autonl': AUTONL, 'random': RANDOM, 'evolution': EVOLUTION}
 def _quick_polling(monkeypatch):
     sleep = time.sleep
     monkeypatch.setattr(time, 'sleep', lambda seconds: sleep(min(seconds, 0.002)))
-    monkeypatch.setattr('strategies.comparison.GRACE_SECONDS', {True: 0.4, False: 0.01})
+    monkeypatch.setattr('strategies.experiment.comparison.GRACE_SECONDS', {True: 0.4, False: 0.01})
 
 
 class Manager:

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from search_space import load_skeleton
 from trials import datasets
 from trials.__main__ import main
-from trials.checkpoint import EpochCheckpoint
+from trials.training.checkpoint import EpochCheckpoint
 
 SEARCH = {
     'strategy': 'autonl',
@@ -42,7 +42,9 @@ RETRAIN = {name: value for name, value in SEARCH.items() if not name.startswith(
 }
 
 _processes = multiprocessing.get_context('forkserver')  # a process that has imported everything, and forks itself
-_processes.set_forkserver_preload(['trials.__main__', 'trials.train', 'strategies.autonl', 'torch.utils.tensorboard'])
+_processes.set_forkserver_preload(
+    ['trials.__main__', 'trials.run', 'strategies.autonl.strategy', 'torch.utils.tensorboard']
+)
 
 
 def start(folder: Path, *arguments: str, limit: int | None = None) -> multiprocessing.Process:

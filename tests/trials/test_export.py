@@ -17,7 +17,7 @@ from search_space.skeleton import Sample, Skeleton, parse_skeleton
 from trials import export
 from trials.__main__ import main
 from trials.datasets import class_names, normalisation
-from trials.train import save_trial
+from trials.run import save_trial
 
 CUED = load_skeleton('cued')
 LAST = {label: candidates[-1] for label, candidates in CUED.choices().items()}

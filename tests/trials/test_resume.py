@@ -17,9 +17,9 @@ import small_trial
 import torch
 from small_trial import RETRAIN, SEARCH, run, start, write_parameters
 
-from trials.checkpoint import EpochCheckpoint, checkpoint_path
 from trials.parameters import TrialParameters
-from trials.train import run_trial
+from trials.run import run_trial
+from trials.training.checkpoint import EpochCheckpoint, checkpoint_path
 
 
 def outcome(folder: Path) -> tuple:
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_cannot_be_read_is_said_and_not_gone_on_from(tmp_path,
     path = tmp_path / 'trial.ckpt'
     torch.save({'epoch': 3, 'weights': torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:-500] if content is None else content)
-    with caplog.at_level(logging.WARNING, logger='trials.checkpoint'):
+    with caplog.at_level(logging.WARNING, logger='trials.training.checkpoint'):
         assert EpochCheckpoint(path).fit_arguments() == {}
     assert f'{path} cannot be read, training starts anew' in caplog.text
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from search_space.whole_file import write_whole
 
-from ..tensor_file import read_tensors
+from ..training.tensor_file import read_tensors
 
 __all__ = ['cache_folder', 'cached']
 

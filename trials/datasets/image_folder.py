@@ -11,7 +11,7 @@ from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms import v2
 
 from search_space.rules import one_line
-from strategies.processes import process_rank
+from strategies.autonl.processes import process_rank
 
 from .class_folders import ClassFolders, FilesSeen, folders_in
 from .data_set import DataSet, always

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from strategies.processes import in_any_process
+from strategies.autonl.processes import in_any_process
 
 from .image_part import ImagePart
 

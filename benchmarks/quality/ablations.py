@@ -1,0 +1,382 @@
+"""What each part of AutoNL's relaxation is good for: ``python benchmarks/quality/ablations.py``.
+
+One part is switched off or replaced at a time, and the search repeated from the same seeds, for as many passes over the
+data. With the table of ``benchmarks/ground_truth`` the picks have a regret and a rank; ``--retrain`` trains them, where
+another version of the task is searched, as tuning does:
+
+    python benchmarks/quality/ablations.py --csv ablations.csv    # rows of the CSV are not computed again
+    python benchmarks/quality/ablations.py --variants default 'one level' --set dataset/colours=3 --retrain
+    python benchmarks/quality/ablations.py --variants default --set autonl.margin=0.2 epochs=12    # another default
+
+Variants:
+
+    default            as AutoNL is
+    folded kernel      insertion is gated by the norm of the kernel that BN is folded into, not of the plain one
+    soft gates         a gate lets sigmoid(norm - threshold) through, not 0 or 1; the selection is on hard ones
+    one level          weights and thresholds take one step together, on the weights' whole batch, nothing drawn
+    sampled warm-up    in warm-up every step draws ratio, stride, kernel, expansion; all open but insertion otherwise
+    dropped warm-up    the same, and insertion is drawn too
+    nothing drawn      weight steps train the gates' own network, never a candidate that is drawn
+    all drawn          weight steps from the middle of warm-up on draw every ratio, stride, kernel, expansion
+    no warm-up         thresholds and cost come in with the first epoch
+    no margin          thresholds start at 0.001, not 0.1, below their norms
+    fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
+    gates alone        no selection at the end: the gates' own network, a search for each budget
+    selection alone    thresholds are not learned: the selection chooses from a supernet with all gates open
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E402
+from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
+from benchmarks.whole_number import whole_number  # noqa: E402
+from search_space import ABSENT, PRESENT  # noqa: E402
+from search_space.whole_file import check_writable, write_whole  # noqa: E402
+
+EXPERIMENT = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
+TEST_SEED_OFFSET = 1000  # a pick is trained from another seed than it was found with
+
+
+@dataclass
+class Variant:
+    """One part of the search made otherwise.
+
+    Attributes:
+        arguments: of AutoNL, that are others.
+        patches: attribute of a class or module of ``strategies`` (``module.Class.name``) to what takes its place there,
+            a function of this file.
+        one_budget: a search for each budget, not one for all.
+        no_budget: a search without one.
+        one_step: an epoch is one pass over the data even after warm-up.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    patches: dict[str, str] = field(default_factory=dict)
+    one_budget: bool = False
+    no_budget: bool = False
+    one_step: bool = False
+
+    def epochs(self, epochs: int, warmup: int) -> int:
+        """Of its search, for as many passes as two-step epochs after ``warmup`` epochs of the default make."""
+        own = self.arguments.get('warmup_epochs', warmup)
+        passes = 2 * epochs - min(epochs, warmup)
+        return passes if self.one_step else max(1, round((passes + min(own, passes)) / 2))
+
+
+VARIANTS = {
+    'default': Variant(),
+    'folded kernel': Variant(patches={'gated_lightnl.GatedInsertion.norm': 'folded_norm'}),
+    'soft gates': Variant(patches={'gate.gate': 'soft_gate'}),
+    'one level': Variant(patches={'autonl_module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
+    'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
+    'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
+    'nothing drawn': Variant({'drawn_share': 0.0}),
+    'all drawn': Variant({'drawn_share': 1.0}),
+    'no warm-up': Variant({'warmup_epochs': 0}),
+    'no margin': Variant({'margin': 0.001}),
+    'fixed cost weight': Variant(no_budget=True),
+    'gates alone': Variant(patches={'autonl_module.front': 'no_front'}, one_budget=True),
+    'selection alone': Variant({'threshold_learning_rate': 0.0}),
+}
+
+
+def folded_norm(insertion):
+    """``‖γ / σ · W_d‖² / C``: of the depthwise kernel with its BN folded in, by the variance that BN keeps."""
+    lightnl = insertion[PRESENT]
+    scale = lightnl.bn.weight / (lightnl.bn.running_var + lightnl.bn.eps).sqrt()
+    weight = lightnl.conv.weight * scale[:, None, None, None]
+    return weight.square().sum()[None] / len(weight)
+
+
+def soft_gate(u, at=None):
+    """``sigmoid(u)``, forward too."""
+    import torch
+
+    at = u if at is None else at
+    return torch.sigmoid(u - u.detach() + at.detach())
+
+
+def sampled_gates(threshold):
+    """Those of a candidate that is drawn, all as likely; of an insertion or a row, open."""
+    return dropped_gates(threshold, spared=ABSENT in threshold.candidates)
+
+
+def dropped_gates(threshold, spared: bool = False):
+    """Those of a candidate that is drawn, all as likely."""
+    import torch
+
+    gates = torch.ones_like(threshold.t)
+    if not threshold.training or spared:
+        return gates
+    drawn = torch.randint(len(threshold.candidates), (), device=gates.device)
+    return (torch.arange(len(gates), device=gates.device) < drawn).to(gates.dtype)
+
+
+def one_level_step(module, batch, batch_idx):
+    """One step of weights and thresholds, on the training batch: ``cross-entropy + λ · log(cost)`` after warm-up."""
+    from torch import is_tensor
+
+    architecture = module.architecture_optimizers()
+    architecture.zero_grad()
+    result = module.training_module.training_step(batch['train'], batch_idx)
+    loss = result if is_tensor(result) else result['loss']
+    module.loss_name = 'weight loss'
+    learns = module.trainer.current_epoch >= module.warmup_epochs
+    if learns:
+        cost = module.cost.expected(module.choice_weights())
+        loss = loss + module.objective(cost)
+    module.advance_optimization(loss, batch_idx, module.gradient_clip_val)
+    if learns:
+        architecture.step()
+        module.objective.adapt(cost.detach())
+    module.advance_lr_schedulers(batch_idx)
+    return result
+
+
+def no_front(cost, budgets, sample, loss):
+    """In place of the selection: what the gates have chosen."""
+    return [sample for _ in budgets]
+
+
+@contextmanager
+def made_otherwise(variant: Variant) -> Iterator[list[float]]:
+    """The search as the variant has it. Yields a list that gets :func:`left_behind` at the end of the search,
+    before the selection."""
+    from strategies.autonl import gate
+    from strategies.autonl.module import AutoNLModule
+
+    select, hard = AutoNLModule._select, gate.gate
+    lost: list[float] = []
+
+    def measured_select(module) -> None:
+        if not lost:  # it is called once more when training has ended
+            lost.append(left_behind(module))
+        with patch.object(gate, 'gate', hard):
+            select(module)
+
+    with ExitStack() as stack:
+        for place, replacement in variant.patches.items():
+            stack.enter_context(patch(f'strategies.{place}', globals()[replacement]))
+        stack.enter_context(patch.object(AutoNLModule, '_select', measured_select))
+        yield lost
+
+
+def left_behind(module) -> float:
+    """Held-out accuracy of the supernet under its gates as they are, minus that of the network that they choose."""
+    from benchmarks.quality.one_shot_search import BATCHES, accuracy
+
+    classifier, supernet = module.training_module, module.training_module.model
+    batches = list(itertools.islice(module.trainer.train_dataloader['val'], BATCHES))
+    training = {part: part.training for part in classifier.modules()}
+    try:
+        whole = accuracy(classifier.eval(), batches)
+        classifier.set_model(supernet.freeze(supernet.skeleton.canonical(module.export())).eval())
+        return whole - accuracy(classifier, batches)
+    finally:
+        classifier.set_model(supernet)
+        for part, was_training in training.items():
+            part.training = was_training
+
+
+@dataclass
+class Job:
+    """A variant, from a seed: everything that its rows depend on."""
+
+    variant: str
+    seed: int
+    recipe: dict[str, Any]
+    arguments: dict[str, Any]
+    budgets: list[float]
+    table: str | None
+    digest: str | None
+    train: dict[str, Any] | None
+
+    def settings(self) -> str:
+        own = {'recipe': self.recipe, 'arguments': self.arguments, 'budgets': self.budgets, 'train': self.train}
+        return json.dumps(own | {'table': self.digest}, sort_keys=True)
+
+
+def rows_of(job: Job) -> list[dict]:
+    """A row per budget."""
+    from benchmarks.quality.one_shot_search import search
+
+    variant = VARIANTS[job.variant]
+    arguments = {**job.arguments, **variant.arguments}
+    path = arguments.pop('class')
+    epochs = variant.epochs(job.recipe['epochs'], job.arguments.get('warmup_epochs', 0))
+    parameters = {**job.recipe, 'epochs': epochs, 'seed': job.seed, 'class': path}
+    parameters |= {f'class/{key}': value for key, value in arguments.items()}
+    searches = [[budget] for budget in job.budgets] if variant.one_budget else [job.budgets]
+    rows = []
+    for budgets in searches:
+        target = {} if variant.no_budget else {'class/target_macs': budgets}
+        with made_otherwise(variant) as lost:
+            found = search({**parameters, **target})
+        skeleton = found.supernet.skeleton
+        samples = found.module.selected or [found.module.export() for _ in budgets]
+        for budget, sample in zip(budgets, map(skeleton.canonical, samples), strict=True):
+            rows.append(row(job, found, sample, budget) | {'left_behind': lost[0], 'cpu_seconds': found.cpu_seconds})
+    return rows
+
+
+def row(job: Job, found, sample: dict, budget: float) -> dict:
+    from search_space import macs
+
+    skeleton = found.supernet.skeleton
+    positions, cost = skeleton.lightnl_positions(sample), macs(skeleton)(sample)
+    made = {
+        'variant': job.variant,
+        'seed': job.seed,
+        'max_macs': float(budget),
+        'lightnl': json.dumps(positions),
+        'row_1': 1 in positions,
+        'macs': cost,
+        'fits': cost <= budget,
+        'supernet_accuracy': found.accuracy(sample),
+        'regret': math.nan,
+        'top': math.nan,
+        'test_accuracy': math.nan,
+        'settings': job.settings(),
+    }
+    if job.table is not None and made['fits']:
+        truth = GroundTruth(job.table)
+        pick = truth.index(sample)
+        made |= {'regret': truth.regret(pick, budget), 'top': truth.top(pick, budget)}
+    if job.train is not None:
+        from trials.parameters import TrialParameters
+        from trials.run import run_trial
+
+        own = {'strategy': 'autonl', 'stage': 'test', 'seed': job.seed + TEST_SEED_OFFSET}
+        trained = run_trial(TrialParameters.from_flat({**job.train, **own, **sample}), lambda metrics: None)[0]
+        made['test_accuracy'] = trained['test_accuracy']
+    return made
+
+
+def report(frame: pd.DataFrame) -> str:
+    """A line per budget and variant, over seeds; the change is the median of the seeds' own differences to default."""
+    what, best = ('regret', -1) if frame.regret.notna().any() else ('test_accuracy', 1)
+    if frame[what].isna().all():
+        what = 'supernet_accuracy'
+    lines = [
+        f'{"MACs":>11}  {"variant":18}{"seeds":>6}{"fits":>6}{"row 1":>7}{"median MACs":>13}  '
+        f'{what.replace("_", " "):26}{"top":>8}{"change":>9}{"left behind":>13}{"CPU s":>7}'
+    ]
+    for budget, of_budget in frame.groupby('max_macs'):
+        default = of_budget[of_budget.variant == 'default'].set_index('seed')[what]
+        for name in [name for name in VARIANTS if name in set(of_budget.variant)]:
+            of = of_budget[of_budget.variant == name].set_index('seed')
+            low, middle, high = of[what].quantile([0.25, 0.5, 0.75])
+            spread = '-' if pd.isna(middle) else f'{middle:.2%} [{low:.2%}, {high:.2%}]'
+            change = (best * (of[what] - default)).median()
+            lines.append(
+                f'{budget:11,.0f}  {name:18}{len(of):6}{int(of.fits.sum()):6}{int(of.row_1.sum()):7}'
+                f'{of.macs.median():13,.0f}  {spread:26}{_or_dash(of.top.median(), ".1%"):>8}'
+                f'{_or_dash(change, "+.2%"):>9}{_or_dash(of.left_behind.median(), "+.2%"):>13}'
+                f'{of.cpu_seconds.median():7.0f}'
+            )
+    return '\n'.join(lines)
+
+
+def _or_dash(value: float, form: str) -> str:
+    return '-' if pd.isna(value) else format(value, form)
+
+
+def jobs_of(args: argparse.Namespace) -> list[Job]:
+    """All that the command line asks for.
+
+    Raises:
+        ValueError: a change is of nothing that there is, or not valid; or a table was named, and is not one.
+    """
+    table = None
+    given = yaml.safe_load(EXPERIMENT.read_text())['tuner']['classArgs']
+    train = {'skeleton': given['skeleton'], **given['recipe']}
+    if args.table != FILE or FILE.exists():
+        truth = GroundTruth(args.table)
+        table, train = str(args.table), truth.recipe
+    recipe, strategies = changed({**train, 'epochs': SEARCH_EPOCHS}, {'autonl': STRATEGIES['autonl']}, args.set)
+    task = {key for key in {*recipe, *train} if key.startswith(('dataset', 'skeleton'))}
+    if any(recipe.get(key) != train.get(key) for key in task):
+        table = None  # it is of another task
+        train = {**train, **{key: value for key, value in recipe.items() if key in task}}
+    _check(recipe, strategies['autonl'], args.variants)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    digest = table and digest_of(args.table)
+    retrained = train if args.retrain else None
+    return [
+        Job(variant, seed, recipe, strategies['autonl'], list(args.budgets), table, digest, retrained)
+        for seed in seeds
+        for variant in args.variants
+    ]
+
+
+def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
+    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
+    from benchmarks.quality.one_shot_search import trial_and_clip
+    from strategies.experiment.strategy_class import make_strategy
+
+    trial_and_clip({'seed': 0, 'class': 's', **recipe})
+    for name in variants:
+        own = {**arguments, **VARIANTS[name].arguments}
+        make_strategy(own.pop('class'), own)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS), metavar='NAME')
+    parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='of each variant (default: 10)')
+    parser.add_argument('--first-seed', type=int, default=0, metavar='N')
+    parser.add_argument('--budgets', type=float, nargs='+', default=list(BUDGETS), metavar='MACS')
+    parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
+    parser.add_argument(
+        '--set', nargs='*', default=[], metavar='NAME=VALUE', help="of the searches' recipe, or autonl.ARGUMENT=VALUE"
+    )
+    parser.add_argument('--retrain', action='store_true', help='train each pick from scratch, for its test accuracy')
+    parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
+    parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
+    args = parser.parse_args(arguments)
+    try:
+        jobs = jobs_of(args)
+        frame = pd.DataFrame()
+        if args.csv:
+            check_writable(args.csv)
+            frame = pd.read_csv(args.csv) if args.csv.exists() else frame
+        done = {tuple(key) for key in frame[['variant', 'seed', 'settings']].values} if len(frame) else set()
+    except (ValueError, KeyError, OSError) as error:
+        print(f'ablations.py: {error}', file=sys.stderr)
+        return 2
+    if jobs[0].table is None:
+        print('no ground truth of this task: no regret; --retrain trains the picks', file=sys.stderr)
+    wanted = {(job.variant, job.seed, job.settings()) for job in jobs}
+    left = [job for job in jobs if (job.variant, job.seed, job.settings()) not in done]
+    found = in_any_order(rows_of, left, args.processes)
+    for rows in tqdm(found, total=len(left), unit='search', disable=None):
+        frame = pd.concat([frame, pd.DataFrame(rows)])
+        if args.csv:
+            write_whole(args.csv, frame.to_csv(index=False).encode())
+    keys = frame[['variant', 'seed', 'settings']].itertuples(index=False)
+    print(report(frame[[tuple(key) in wanted for key in keys]]))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

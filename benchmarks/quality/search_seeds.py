@@ -1,0 +1,173 @@
+"""What AutoNL's search finds, seed by seed: ``python benchmarks/quality/search_seeds.py --seeds 10 --retrain``.
+
+Each search is a trial of ``experiment.yaml``'s ``autonl``, run outside NNI. ``--retrain`` trains what it found from
+scratch, and only then test data is looked at, and once more the largest network of the space, for the time that takes.
+``--vary`` repeats the seeds at several values of one setting:
+
+    python benchmarks/quality/search_seeds.py --seeds 3 --vary cost_weight 0.1 1 10 100
+    python benchmarks/quality/search_seeds.py --seeds 10 --vary target_macs 1.66e6 1.7e6
+    python benchmarks/quality/search_seeds.py --seeds 10 --vary target_macs '[1.63e6, 1.66e6, 1.7e6]'  # a front
+    python benchmarks/quality/search_seeds.py --seeds 10 --set dataset/canvases=600 epochs=8 warmup_epochs=3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+TEST_SEED_OFFSET = 1000  # a found network is trained from another seed than it was found with
+FORMATS = {
+    'macs': '{:,.0f}',
+    'supernet_accuracy': '{:.2%}',
+    'test_accuracy': '{:.2%}',
+    'cpu_seconds': '{:.0f}',
+    'largest_cpu_seconds': '{:.0f}',
+}
+
+
+def search(job: dict) -> list[dict]:
+    """The rows of one search: one, or where it has several budgets one for each."""
+    import logging
+
+    from search_space import load_skeleton, macs
+    from trials.parameters import TrialParameters
+    from trials.run import run_trial
+
+    for name in ('pytorch_lightning', 'nni.nas.evaluator'):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    def run(parameters: dict) -> dict:
+        started = time.process_time()  # of this process: what else the machine does adds little to it
+        result = run_trial(TrialParameters.from_flat(parameters), lambda metrics: None)[0]
+        return result | {'cpu_seconds': time.process_time() - started}
+
+    result = run(job['search'])
+    skeleton = load_skeleton(job['search']['skeleton'])
+    cost, rows = macs(skeleton), []
+    found = {label: result[label] for label in skeleton.choices()}
+    values = job['value'] if isinstance(job['value'], list) else [job['value']]
+    for value, network in zip(values, result.get('front', [found]), strict=True):
+        positions = skeleton.lightnl_positions(network)
+        row = {
+            'run': json.dumps(job['value']),
+            'value': value,
+            'seed': job['search']['seed'],
+            'lightnl': ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none',
+            'macs': cost(network),
+            'supernet_accuracy': result['default'] if network == found else None,
+            'cpu_seconds': result['cpu_seconds'],
+        }
+        if job['retrain']:
+            largest = max_cost_sample(cost)
+            row['largest_cpu_seconds'] = run({**job['retrain'], 'stage': 'retrain', **largest})['cpu_seconds']
+            tested = {**job['retrain'], 'stage': 'test', 'seed': row['seed'] + TEST_SEED_OFFSET, **network}
+            row['test_accuracy'] = run(tested)['test_accuracy']
+        rows.append(row)
+    return rows
+
+
+def max_cost_sample(cost) -> dict:
+    """The sample of the largest cost."""
+    sample = {}
+    for share in cost.shares:
+        values = max(share.costs, key=share.costs.get)
+        sample.update(zip(share.choices, values, strict=True))
+    return sample
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
+    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='searches at once (default: one per CPU)')
+    parser.add_argument(
+        '--experiment', type=Path, default=ROOT / 'experiment.yaml', help='whose search (default: ours)'
+    )
+    parser.add_argument('--vary', nargs='+', metavar=('NAME', 'VALUE'), help='an argument of AutoNL or of the recipe')
+    parser.add_argument(
+        '--set',
+        nargs='*',
+        default=[],
+        metavar='NAME=VALUE',
+        help='arguments of AutoNL or of the search recipe to change',
+    )
+    parser.add_argument('--retrain', action='store_true', help='train what was found, and the largest network')
+    parser.add_argument(
+        '--csv', type=Path, metavar='FILE', help='keep each row there as soon as it is known; rows there are not redone'
+    )
+    args = parser.parse_args()
+    name, *values = args.vary or ['']
+    values = [json.loads(value) for value in values] or ['']
+    arguments = yaml.safe_load(args.experiment.read_text())['tuner']['classArgs']
+    strategy = dict(arguments['strategies']['autonl'])
+    common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
+    searching = {**common, 'stage': 'search', **arguments['search'], 'class': strategy.pop('class')}
+    searching.update({f'class/{key}': value for key, value in strategy.items()})
+    for change in args.set:
+        key, _, value = change.partition('=')
+        searching[_place(key, searching)] = yaml.safe_load(value)
+    jobs = []
+    for value in values:
+        changed = {_place(name, searching): value} if name else {}
+        for seed in range(args.seeds):
+            retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
+            jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
+    rows = read_rows(args.csv) if args.csv and args.csv.exists() else []
+    done = {(row['run'], row['seed']) for row in rows}
+    jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
+    with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
+        for found in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
+            rows += found
+            if args.csv:
+                pd.DataFrame(rows).to_csv(args.csv, index=False)
+    report(pd.DataFrame(rows), name)
+
+
+def _place(name: str, searching: dict) -> str:
+    """The key of a trial's flat parameters that holds a setting."""
+    return name if name in searching or '/' in name else f'class/{name}'
+
+
+def read_rows(file: Path) -> list[dict]:
+    return pd.read_csv(file, dtype={'run': str}).fillna({'value': ''}).to_dict('records')
+
+
+def report(frame: pd.DataFrame, name: str) -> None:
+    """Print the rows, and below them what the seeds of each value come to."""
+    frame = frame.sort_values(['value', 'seed'])
+    table = (frame.rename(columns={'value': name}) if name else frame.drop(columns='value')).drop(columns='run')
+    print(table.to_string(index=False, na_rep='-', formatters={key: form.format for key, form in FORMATS.items()}))
+    for value, of_value in frame.groupby('value'):
+        positions = of_value.lightnl.map(lambda text: [] if text == 'none' else text.split(', '))
+        at_row_1 = positions.map(lambda found: any(position.startswith('1: ') for position in found))
+        others = positions.map(len) - at_row_1
+        print(
+            f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()}; at no more than one '
+            f'other row: {(others <= 1).sum()}; without LightNL: {(positions.map(len) == 0).sum()}; '
+            f'MACs: median {of_value.macs.median():,.0f}, {of_value.macs.min():,.0f} to {of_value.macs.max():,.0f}'
+        )
+        if name == 'target_macs':
+            met = (of_value.macs <= value) & (of_value.macs >= 0.95 * value)
+            print(f'  at or below the budget and within 5% of it: {met.sum()} of {len(met)}')
+        if 'test_accuracy' in of_value:
+            ratio = of_value.cpu_seconds / of_value.largest_cpu_seconds
+            print(
+                f'  test accuracy: mean {of_value.test_accuracy.mean():.2%}, standard deviation '
+                f'{of_value.test_accuracy.std():.2%}; search / training of the largest network: median '
+                f'{ratio.median():.2f}, {ratio.min():.2f} to {ratio.max():.2f}'
+            )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,1 @@
+"""What a network costs: MACs and parameters, counted; latency, measured; both for NNI's profiler-based strategies."""

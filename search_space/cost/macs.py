@@ -1,0 +1,207 @@
+"""The cost of a network without building it: MACs and parameters, of a sample or of the gates of a search."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from ..block_cost import lightnl_macs, squeeze_channels
+from ..skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ['Cost', 'CostTable', 'macs', 'params']
+
+RowCost = Callable[[Row, int, int], float]
+"""Cost of a row with nothing left to choose, given its input channels and the side of its input."""
+
+
+def _downsampled(size: int, stride: int) -> int:
+    return math.ceil(size / stride)
+
+
+def row_macs(row: Row, in_channels: int, size: int) -> int:
+    """MACs of a row on a `size × size` input: its convolutions, squeeze-excite with its pooling, LightNL."""
+    if row.presence == ABSENT:
+        return 0
+    out = _downsampled(size, row.stride)
+    hidden, squeezed = in_channels * row.expansion, squeeze_channels(in_channels, row.se)
+    total = in_channels * hidden * size**2 if row.expansion > 1 else 0
+    total += hidden * row.kernel**2 * out**2
+    if squeezed:
+        total += hidden * out**2 + 2 * hidden * squeezed
+    total += hidden * row.channels * out**2
+    if row.lightnl == PRESENT:
+        total += lightnl_macs(row.channels, out, out, row.lightnl_ratio, row.lightnl_stride)
+    return total
+
+
+def row_params(row: Row, in_channels: int, size: int) -> int:
+    """Parameters of a row: weights, biases, and BN's scale and shift."""
+    if row.presence == ABSENT:
+        return 0
+    hidden, squeezed = in_channels * row.expansion, squeeze_channels(in_channels, row.se)
+    total = (in_channels + 2) * hidden if row.expansion > 1 else 0
+    total += (row.kernel**2 + 2) * hidden
+    if squeezed:
+        total += 2 * hidden * squeezed + squeezed + hidden
+    total += (hidden + 2) * row.channels
+    if row.lightnl == PRESENT:
+        total += (9 + 2) * row.channels
+    return total
+
+
+def stem_macs(skeleton: Skeleton, out: int) -> int:
+    """MACs of the stem, whose output is `out × out`."""
+    return 27 * skeleton.stem_channels * out**2
+
+
+def stem_params(skeleton: Skeleton) -> int:
+    return (27 + 2) * skeleton.stem_channels
+
+
+def head_macs(skeleton: Skeleton, size: int) -> int:
+    """MACs of the head's convolution on a `size × size` input, the global pool and the linear layer."""
+    return ((skeleton.rows[-1].channels + 1) * size**2 + skeleton.classes) * skeleton.head_channels
+
+
+def head_params(skeleton: Skeleton) -> int:
+    channels = skeleton.head_channels
+    return (skeleton.rows[-1].channels + 2) * channels + (channels + 1) * skeleton.classes
+
+
+@dataclass
+class CostTable:
+    """One share of a cost: what each combination of the candidates of a few choices costs.
+
+    Attributes:
+        choices: label to candidates.
+        costs: values of those choices, in their order, to cost; the last one's value changes fastest.
+    """
+
+    choices: dict[str, tuple]
+    costs: dict[tuple, float]
+
+    @classmethod
+    def of(cls, choices: dict[str, tuple], cost: Callable[..., float]) -> CostTable:
+        """The table of ``cost``, a function of one value per choice, in the order of ``choices``."""
+        return cls(choices, {values: cost(*values) for values in itertools.product(*choices.values())})
+
+    def __call__(self, sample: Sample) -> float:
+        return self.costs[tuple(sample[label] for label in self.choices)]
+
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(candidates) for candidates in self.choices.values())
+
+
+class _Group:
+    """Shares of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
+
+    def __init__(self, shares: list[CostTable]):
+        import torch
+
+        self.labels = list(zip(*(share.choices for share in shares), strict=True))  # by axis, then by share
+        self.table = torch.tensor([list(share.costs.values()) for share in shares], dtype=torch.float64)
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost of the group's shares together, a scalar."""
+        import torch
+
+        axes = [torch.stack([weights[name] for name in labels]).to(torch.float64) for labels in self.labels]
+        if axes:
+            self.table = self.table.to(axes[0].device)  # and there it stays: a copy a step would wait for the GPU
+        cost, shares = self.table, len(self.table)
+        for axis in axes:
+            cost = torch.bmm(axis[:, None], cost.reshape(shares, axis.shape[1], -1))
+        return cost.sum()
+
+
+class Cost:
+    """A cost that is a sum of shares, each a table over a few choices: in a skeleton's space, one share per row.
+
+    Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
+    weights: ``fixed + Σ_shares Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
+    gates, it is the cost of that sample; under probabilities, independent ones, it is the mean over samples.
+
+    Args:
+        shares: the tables.
+        fixed: cost of what no choice changes.
+    """
+
+    def __init__(self, shares: list[CostTable], fixed: float):
+        self.shares, self.fixed = shares, fixed
+
+    @cached_property
+    def _groups(self) -> list[_Group]:  # on first use: the cost of a sample needs no torch
+        by_shape: dict[tuple, list[CostTable]] = {}
+        for share in self.shares:
+            by_shape.setdefault(share.shape(), []).append(share)
+        return [_Group(alike) for alike in by_shape.values()]
+
+    @classmethod
+    def of_rows(cls, skeleton: Skeleton, row_cost: RowCost, fixed: float, input_size: int | None = None) -> Cost:
+        """The cost of a skeleton's networks, a sum over its rows.
+
+        Args:
+            skeleton: the space.
+            row_cost: cost of a row with nothing left to choose.
+            fixed: cost of what is outside the rows.
+            input_size: side of the square input in pixels; the skeleton's own by default.
+        """
+        shares, sizes = [], row_sizes(skeleton, input_size)
+        for index, row in enumerate(skeleton.rows):
+            keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
+            cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), sizes[index])
+            shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
+        return cls(shares, fixed)
+
+    def __call__(self, sample: Sample) -> float:
+        """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
+        return self.fixed + sum(share(sample) for share in self.shares)
+
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest cost of a network of the space."""
+        low, high = (sum(reduce(share.costs.values()) for share in self.shares) for reduce in (min, max))
+        return self.fixed + low, self.fixed + high
+
+    def expected(self, weights: dict[str, Tensor]) -> Tensor:
+        """The cost as a function of weights; a float64 scalar, differentiable in them.
+
+        Args:
+            weights: label to the weights of its candidates, `(candidates,)`, in the space's order.
+        """
+        return sum(group.expected(weights) for group in self._groups) + self.fixed
+
+
+def _cost_of_chosen(row_cost: RowCost, row: Row, keys: list[str], in_channels: int, size: int, *values) -> float:
+    chosen = {key: row.candidates(key)[0] for key in Row.SEARCHED} | dict(zip(keys, values, strict=True))
+    return row_cost(dataclasses.replace(row, **chosen), in_channels, size)
+
+
+def row_sizes(skeleton: Skeleton, input_size: int | None = None) -> list[int]:
+    """The side of each row's input, then that of the head's."""
+    sizes = [_downsampled(input_size or skeleton.input_size, skeleton.stem_stride)]
+    for row in skeleton.rows:
+        sizes.append(_downsampled(sizes[-1], row.stride))
+    return sizes
+
+
+def macs(skeleton: Skeleton, input_size: int | None = None) -> Cost:
+    """Multiply-accumulates: convolutions, linear, LightNL's products, squeeze-excite with its pooling, global pool.
+
+    Not counted: BN, activations, sums. These are the counting rules under which the paper's networks come out at the
+    paper's FLOPs.
+    """
+    sizes = row_sizes(skeleton, input_size)
+    return Cost.of_rows(skeleton, row_macs, stem_macs(skeleton, sizes[0]) + head_macs(skeleton, sizes[-1]), input_size)
+
+
+def params(skeleton: Skeleton) -> Cost:
+    """Trainable parameters."""
+    return Cost.of_rows(skeleton, row_params, stem_params(skeleton) + head_params(skeleton))

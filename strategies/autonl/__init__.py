@@ -1,0 +1,1 @@
+"""AutoNL's search: gates with learned thresholds in one supernet, within a budget."""

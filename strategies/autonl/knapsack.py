@@ -1,0 +1,113 @@
+"""The best network within a budget, where losses add up choice by choice and costs share by share: a knapsack."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from search_space import PRESENT, Cost
+from search_space.cost.macs import CostTable
+from search_space.skeleton import Sample, idle_choices
+
+__all__ = ['TOLERANCE', 'best_within', 'check_budget', 'effective']
+
+TOLERANCE = 0.05
+"""A budget is filled to at least this fraction less than it, where the space holds such a network."""
+
+UNITS = 20_000
+"""Into how many units what a budget leaves is divided at most; costs are rounded up, so that none is exceeded."""
+
+
+def check_budget(cost: Cost, budget: float, unit: str) -> None:
+    """Refuse a budget that no network meets.
+
+    Raises:
+        ValueError: the budget is below the smallest cost; the message names the smallest and the largest.
+    """
+    low, high = cost.range()
+    if not budget >= low:
+        asked, smallest, largest = (f'{c:,.0f}' if c >= 1000 else f'{c:.4g}' for c in (budget, low, high))
+        raise ValueError(
+            f'no network of the space meets a budget of {asked} {unit}: '
+            f'the smallest costs {smallest}, the largest {largest}'
+        )
+
+
+def effective(choices: Sample) -> Sample:
+    """``choices`` of one row or position without those that do not show: an absent row's, an absent LightNL's."""
+    of_key = {label.rpartition('/')[2]: label for label in choices}
+    presence, lightnl = (choices[of_key[key]] if key in of_key else PRESENT for key in ('presence', 'lightnl'))
+    idle = {of_key.get(key) for key in idle_choices(presence, lightnl)}
+    return {label: candidate for label, candidate in choices.items() if label not in idle}
+
+
+def best_within(cost: Cost, losses: dict[str, dict], budget: float, at_least: float) -> Sample | None:
+    """The sample of the least summed loss whose cost is in ``[at_least, budget]``; None where there is none.
+
+    ``argmin Σ_labels losses[label][candidate]`` under ``at_least ≤ fixed + Σ_shares cost ≤ budget``, by dynamic
+    programming over the shares: exact for whole costs of up to :data:`UNITS` units of their greatest common divisor,
+    and otherwise to ``shares / UNITS`` of what the budget leaves above the smallest cost, on the safe side.
+
+    Args:
+        cost: of the space's networks.
+        losses: label to candidate to what choosing it adds to the loss.
+        budget, at_least: in the cost's unit.
+    """
+    room = budget - cost.range()[0]
+    if room < 0:
+        return None
+    options = [_options(share, losses) for share in cost.shares]
+    unit = _unit([c for of_share in options for c, _, _ in of_share], room)
+    width = int(room / unit + 1e-9) + 1
+    least = np.full(width, np.inf)  # by units spent
+    least[0] = 0.0
+    taken = []
+    for of_share in options:
+        following, choice = np.full(width, np.inf), np.zeros(width, np.int32)
+        for index, (option_cost, loss, _) in enumerate(of_share):
+            units = math.ceil(option_cost / unit - 1e-9)
+            if units >= width:
+                continue
+            with_it = least[: width - units] + loss
+            better = with_it < following[units:]
+            following[units:][better] = with_it[better]
+            choice[units:][better] = index
+        least = following
+        taken.append(choice)
+    for spent in np.argsort(least, kind='stable'):
+        if least[spent] == np.inf:
+            return None
+        sample = _backtrack(options, taken, int(spent), unit)
+        if at_least <= cost(sample) <= budget:
+            return sample
+    return None
+
+
+def _options(share: CostTable, losses: dict[str, dict]) -> list[tuple[float, float, Sample]]:
+    """Cost above the share's least, loss and candidates of each way to choose; of one cost, that of the least loss."""
+    best: dict[float, tuple[float, float, Sample]] = {}
+    least = min(share.costs.values())
+    for values, share_cost in share.costs.items():
+        option_cost = share_cost - least
+        sample = dict(zip(share.choices, values, strict=True))
+        loss = sum(losses[label][candidate] for label, candidate in effective(sample).items())
+        if option_cost not in best or loss < best[option_cost][1]:
+            best[option_cost] = option_cost, loss, sample
+    return list(best.values())
+
+
+def _unit(costs: list[float], room: float) -> float:
+    """The greatest common divisor of whole costs, or a fraction of the room where that would make too many units."""
+    divisor = math.gcd(*(int(c) for c in costs)) if all(float(c).is_integer() for c in costs) else 0
+    coarse = max(room, 1e-9) / UNITS
+    return divisor if divisor >= coarse else coarse
+
+
+def _backtrack(options: list, taken: list[np.ndarray], spent: int, unit: float) -> Sample:
+    sample: Sample = {}
+    for of_share, choice in zip(reversed(options), reversed(taken), strict=True):
+        option_cost, _, chosen = of_share[choice[spent]]
+        sample.update(chosen)
+        spent -= math.ceil(option_cost / unit - 1e-9)
+    return sample

@@ -1,0 +1,178 @@
+"""AutoNL: where LightNL belongs and how compact it may be, as a one-shot strategy of NNI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nni.nas.nn.pytorch import MutableModule
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet, no_default_hook
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from torch import nn
+
+from search_space import Cost
+from search_space.cost.latency import LatencyTable
+
+from .gated import Gated
+from .gated_lightnl import GatedInsertion, GatedLightNL
+from .gated_row import GatedRow
+from .knapsack import check_budget
+from .module import AutoNLModule
+from .objective import CostObjective
+
+__all__ = ['AutoNL']
+
+
+class AutoNL(OneShotStrategy):
+    """AutoNL's differentiable search, for a :class:`search_space.LightNLSpace` or :class:`search_space.BackboneSpace`.
+
+    Any model space will do whose choices are LightNL's and whose ``cost()`` gives a :class:`search_space.Cost`.
+
+    A choice is a hard gate with a soft gradient on a norm; the supernet is one network at any moment, and the one that
+    is returned gives the supernet's own logits. The evaluator's training loader trains the weights, its validation
+    loader the thresholds (NNI's convention for DARTS).
+
+    >>> experiment = NasExperiment(LightNLSpace(load_skeleton('cued')), evaluator, AutoNL())
+
+    With a budget, ``AutoNL(target_macs=350e6)``, λ is learned, and the network returned costs at most the budget and at
+    least 95% of it where the space holds such a network. Several budgets give a front from one supernet: a network for
+    each, the largest first, as :meth:`list_models` (and NNI's ``export_top_models``) returns them.
+
+    Source: Li et al., "Neural Architecture Search for Lightweight Non-Local Networks" (CVPR 2020), section 3.2; the
+    budget is ours.
+
+    Args:
+        cost_weight: λ of ``cross-entropy + λ · log(cost)``; with a budget, where λ starts.
+        target_macs: a budget in MACs, or several.
+        target_ms: a budget in milliseconds of ``latency``, or several.
+        latency: the cost is this table's latency and not MACs; a :class:`search_space.cost.latency.LatencyTable` or the
+            file of one (``python -m search_space latency SKELETON --out FILE``).
+        warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
+        threshold_learning_rate: of the thresholds' Adam.
+        margin: when warm-up ends every threshold starts this far below its norm.
+        drawn_share: with a budget, the probability with which a choice, but for those of presence, takes a candidate
+            that is drawn, all as likely, in a weight step from the middle of warm-up on: so that smaller ones are
+            trained before the selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot"
+            (ECCV 2020), draw every choice at every step.
+        gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
+
+    Raises:
+        ValueError: an argument is out of range; the space has no LightNL positions, no cost, a choice that AutoNL has
+            no gate for or two of one label, or is a supernet already; no network of the space meets a budget.
+    """
+
+    def __init__(
+        self,
+        *,
+        cost_weight: float = 1.0,
+        target_macs: float | Sequence[float] | None = None,
+        target_ms: float | Sequence[float] | None = None,
+        latency: LatencyTable | str | Path | None = None,
+        warmup_epochs: int = 6,
+        threshold_learning_rate: float = 0.02,
+        margin: float = 0.1,
+        drawn_share: float = 0.5,
+        gradient_clip_val: float | None = None,
+        **kwargs,
+    ):
+        super().__init__([GatedRow.mutate, GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
+        if not 0 <= drawn_share <= 1:
+            raise ValueError(f'AutoNL: drawn_share must be a probability, from 0 to 1, but is {drawn_share!r}')
+        for name, value in (
+            ('cost_weight', cost_weight),
+            ('warmup_epochs', warmup_epochs),
+            ('threshold_learning_rate', threshold_learning_rate),
+            ('margin', margin),
+        ):
+            if value < 0:
+                raise ValueError(f'AutoNL: {name} must not be negative, but is {value!r}')
+        if target_ms is not None and latency is None:
+            raise ValueError('AutoNL: target_ms needs latency, a table of measured latencies')
+        if target_macs is not None and latency is not None:
+            raise ValueError('AutoNL: latency goes with target_ms, not with target_macs: one of the two is the cost')
+        self.latency = LatencyTable.load(latency) if isinstance(latency, str | Path) else latency
+        name, target = ('target_macs', target_macs) if latency is None else ('target_ms', target_ms)
+        self.budgets = _budgets(name, target)
+        self.cost_weight = cost_weight
+        self.warmup_epochs = warmup_epochs
+        self.threshold_learning_rate = threshold_learning_rate
+        self.margin = margin
+        self.drawn_share = drawn_share
+        self.gradient_clip_val = gradient_clip_val
+        self._costs: dict[str, Cost] = {}
+
+    def mutate_model(self, model):
+        if is_supernet(model):
+            raise ValueError('AutoNL: the space is a supernet already; make a new one for every search')
+        if not hasattr(model, 'cost'):
+            raise ValueError(f'AutoNL: {type(model).__name__} has no cost(), which the search keeps low')
+        self._costs = {'macs': model.cost()}
+        if self.latency is not None:
+            if not hasattr(model, 'skeleton'):
+                raise ValueError(f'AutoNL: latency is that of a skeleton, which {type(model).__name__} has not')
+            self._costs['ms'] = self.latency.cost(model.skeleton)
+        unit, cost = list(self._costs.items())[-1]
+        for budget in self.budgets:
+            check_budget(cost, budget, {'macs': 'MACs'}.get(unit, unit))
+        supernet = super().mutate_model(model)
+        _check_choices(supernet)
+        return supernet
+
+    def default_mutation_hooks(self):
+        return [no_default_hook]
+
+    def configure_oneshot_module(self, training_module):
+        return AutoNLModule(
+            training_module,
+            costs=self._costs,
+            objective=CostObjective(self.cost_weight, max(self.budgets, default=None)),
+            budgets=self.budgets,
+            margin=self.margin,
+            drawn_share=self.drawn_share if self.budgets else 0.0,
+            warmup_epochs=self.warmup_epochs,
+            arc_learning_rate=self.threshold_learning_rate,
+            gradient_clip_val=self.gradient_clip_val,
+        )
+
+    def train_dataloader(self, train_dataloader_fn, val_dataloader_fn):
+        return {'train': train_dataloader_fn(), 'val': val_dataloader_fn()}
+
+    def val_dataloader(self, train_dataloader_fn, val_dataloader_fn):
+        return None
+
+    def list_models(self, sort: bool = True, limit: int | None = 1):
+        """The network found, with the supernet's weights; of several budgets one each, the largest budget first."""
+        module = self.oneshot_module
+        module.set_model(self.supernet)
+        by_budget = sorted(zip(self.budgets, module.selected), key=lambda pair: -pair[0])
+        samples = [sample for _, sample in by_budget] or [module.export()]
+        for sample in samples[:limit]:
+            yield self.model_space.freeze(sample)
+
+
+def _budgets(name: str, value: float | Sequence[float] | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    budgets = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not budgets or not all(isinstance(b, int | float) and 0 < b < float('inf') for b in budgets):
+        raise ValueError(f'AutoNL: {name} must be a number above 0, or several, but is {value!r}')
+    return budgets
+
+
+def _check_choices(supernet: nn.Module) -> None:
+    """Refuse a space without LightNL positions, and labels that two choices share: their gates would disagree."""
+    gated = [module for module in supernet.modules() if isinstance(module, Gated)]
+    if not any(isinstance(module, GatedInsertion | GatedLightNL) for module in gated):
+        raise ValueError('AutoNL: the space has no LightNL positions to search')
+    labels = [label for module in gated for label in module.labelled_thresholds()]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f'AutoNL: the label {label!r} is on {labels.count(label)} choices; it must be on one')
+
+
+def _refuse_other_choices(module, name, memo, mutate_kwargs):
+    """NNI's mutation hook, after AutoNL's own: a choice that is left would otherwise be searched by nobody."""
+    if isinstance(module, MutableModule) and module.mutables and not isinstance(module, BaseSuperNetModule):
+        labels = ', '.join(label for mutable in module.mutables for label in mutable.simplify())
+        raise ValueError(f'AutoNL: there is no gate for the choice {labels}')
+    return False

@@ -1,0 +1,44 @@
+"""``benchmarks/quality/search_seeds.py``, on a task of a few seconds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+COMMAND = Path(__file__).parents[3] / 'benchmarks' / 'quality' / 'search_seeds.py'
+RECIPE = {
+    'dataset': 'cued-digits',
+    'dataset/canvases': 128,
+    'epochs': 2,
+    'batch_size': 16,
+    'learning_rate': 0.005,
+}
+
+
+@pytest.mark.slow
+def test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice(tmp_path):
+    arguments = {
+        'skeleton': 'cued',
+        'strategies': {'autonl': {'class': 'strategies.AutoNL', 'warmup_epochs': 1}},
+        'retrain': RECIPE | {'epochs': 1},
+        'search': RECIPE,
+    }
+    experiment, table = tmp_path / 'experiment.yaml', tmp_path / 'table.csv'
+    experiment.write_text(yaml.safe_dump({'tuner': {'classArgs': arguments}}))
+
+    def run(*budgets: str) -> str:
+        options = ['--experiment', experiment, '--csv', table, '--seeds', '1', '--processes', '1', '--retrain']
+        command = [sys.executable, COMMAND, *options, '--vary', 'target_macs', *budgets]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert 'target_macs 1660000.0: of 1 at row 1' in run('1.66e6')
+    printed = run('1.66e6', '[1.62e6, 1.7e6]')
+    rows = pd.read_csv(table)
+    assert rows.value.tolist() == [1.66e6, 1.62e6, 1.7e6]
+    assert ((rows.macs <= rows.value) & (rows.macs >= 0.95 * rows.value)).all()
+    assert rows.test_accuracy.between(0, 1).all()
+    assert rows.cpu_seconds[0] != rows.cpu_seconds[1] == rows.cpu_seconds[2]  # one search for the two of the front
+    assert printed.count('at or below the budget and within 5% of it: 1 of 1') == 3

@@ -1,0 +1,39 @@
+"""The benchmark of a search step, as a command."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, 'benchmarks/speed/search_step.py', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal():
+    done = run('--steps', '2', '--warmup', '1', '--batch', '4')
+    assert done.returncode == 0, done.stderr
+    rows = {}
+    for line in done.stdout.splitlines()[2:]:
+        name, *values = re.split(r'\s{2,}', line.strip())
+        rows[name] = [float(value) for value in re.findall(r'\d+\.\d+', ' '.join(values))]
+    assert rows['largest network'][1:4] == [1, 1, 1]  # the ratio to itself and its interval
+    assert rows['largest network'][5] == 1
+    for subject in ('AutoNL, weight step', 'AutoNL, threshold step', 'AutoNL, search step', 'NNI DARTS'):
+        milliseconds, ratio, low, high, mebibytes, memory = rows[subject]
+        assert min(milliseconds, mebibytes) > 0
+        assert low <= ratio <= high
+        assert 0.3 < memory < 3  # a supernet holds the largest network, and not several
+    parts = (rows[f'AutoNL, {part} step'][0] for part in ('weight', 'threshold'))
+    assert max(parts) < rows['AutoNL, search step'][0]
+    assert {'AutoNL, cost term', 'NNI GumbelDARTS'} < set(rows)
+    assert len(re.findall(r'goal: at most .*; (?:met|missed) by \d+\.\d%', done.stdout)) == 6
+
+
+def test_an_unknown_skeleton_is_one_line_and_status_2():
+    done = run('--skeleton', 'moblie')
+    assert done.returncode == 2
+    assert re.fullmatch(r"search_step.py: .*'moblie'.*did you mean 'mobile'\?\n", done.stderr)

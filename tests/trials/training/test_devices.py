@@ -1,0 +1,161 @@
+"""One trial in two processes, as on two GPUs, against the same trial in one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import training_together
+
+from search_space import load_skeleton
+from trials.parameters import TrialParameters
+from trials.training.devices import SyncedBatchNorm
+
+ROOT = Path(__file__).parents[3]
+STAGES = ('retrain', 'search', 'search under a budget')
+NETWORK = {label: candidates[0] for label, candidates in load_skeleton('cued').choices().items()}
+RETRAIN = {
+    'strategy': 'random',
+    'stage': 'retrain',
+    'seed': 0,
+    'skeleton': 'cued',
+    'dataset': 'cued-digits',
+    'epochs': 1,
+    'batch_size': 64,
+    'learning_rate': 0.005,
+    **NETWORK,
+}
+ON_TWO = {**RETRAIN, 'dataset/canvases': 100, 'devices': 2}
+
+
+def python(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope='module')
+def by_two(tmp_path_factory):
+    """What each of two processes that trained together has, by stage."""
+    folder = tmp_path_factory.mktemp('together')
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        together = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1]), 'PYTHONPATH': str(ROOT)}
+    script = str(ROOT / 'tests' / 'trials' / 'training_together.py')
+    processes = [python(script, str(folder), LOCAL_RANK=str(rank), **together) for rank in range(2)]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:  # which wait for each other, where they decide differently
+            process.kill()
+    return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(scope='module')
+def by_one():
+    return training_together.everything(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('stage', STAGES)
+def test_two_processes_give_the_weights_of_one(by_one, by_two, stage, rank):
+    one, two = by_one[stage]['weights'], by_two[rank][stage]['weights']
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-8, msg=lambda m, name=name: f'{name}: {m}')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', STAGES[1:])
+def test_two_processes_find_the_network_that_one_finds(by_one, by_two, stage):
+    assert by_two[0][stage]['sample'] == by_two[1][stage]['sample'] == by_one[stage]['sample']
+    assert 'absent' in by_one[stage]['sample'].values()  # gates have closed: there was something to get wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', STAGES)
+def test_metrics_are_those_of_all_images_and_not_of_one_process(by_one, by_two, stage):
+    assert by_two[0][stage]['metrics'] == pytest.approx(by_one[stage]['metrics'], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
+def test_two_processes_go_on_from_one_checkpoint_as_if_they_had_not_been_ended(by_two, rank):
+    whole, resumed = by_two[rank]['ended'], by_two[rank]['resumed']
+    assert (whole['epochs'], resumed['epochs']) == (3, 1)
+    for name, weight in by_two[rank]['retrain']['weights'].items():
+        assert torch.equal(whole['weights'][name], weight)
+        assert torch.equal(resumed['weights'][name], weight)
+
+
+@pytest.mark.slow
+def test_a_trial_on_two_devices_reports_once_and_leaves_one_network(tmp_path):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps(ON_TWO))
+    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
+    output, errors = trial.communicate(timeout=300)
+    assert trial.returncode == 0, errors
+    epoch, result = (json.loads(line) for line in output.splitlines())
+    assert epoch['epoch'] == 1
+    assert json.loads((tmp_path / 'trial.json').read_text())['result'] == result
+    assert (tmp_path / 'network.pt').exists()
+
+
+@pytest.mark.slow
+def test_a_trial_ends_with_the_process_that_fails():
+    wait = (
+        'import time; from trials.training.launch import other_processes\nwith other_processes({}, 2): time.sleep(300)'
+    )
+    trial = python('-c', wait)
+    _, errors = trial.communicate(timeout=200)
+    assert trial.returncode == 1
+    assert 'process 1 of the trial ended with status 1' in errors
+
+
+@pytest.mark.slow
+def test_the_other_process_ends_with_one_that_is_killed():
+    wait = (
+        'import time; from trials.training.launch import other_processes\n'
+        f'with other_processes({ON_TWO}, 2): print(flush=True); time.sleep(300)'
+    )
+    trial = python('-c', wait)
+    trial.stdout.readline()
+    (other,) = psutil.Process(trial.pid).children()
+    trial.kill()
+    trial.wait()
+    other.wait(timeout=200)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_a_trial_on_two_devices_with_one_line(tmp_path):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps({**ON_TWO, 'batch_size': 8, 'learning_rate': 1e9}))
+    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
+    _, errors = trial.communicate(timeout=300)
+    assert trial.returncode == 1, errors
+    (last,) = errors.splitlines()
+    assert last.startswith('python -m trials: the loss is NaN at step')
+    assert f'python -m trials: {json.loads((tmp_path / "failure.json").read_text())["error"]}' == last
+
+
+def test_a_batch_that_does_not_divide_among_devices_is_refused():
+    with pytest.raises(ValueError, match=r'batch_size must be a multiple of devices \(3\), not 64'):
+        TrialParameters.from_flat({**RETRAIN, 'devices': 3})
+
+
+def test_synced_batch_norm_is_batch_norm_in_a_process_alone():
+    x = torch.randn(4, 3, 5, 5)
+    assert torch.equal(SyncedBatchNorm(3)(x), torch.nn.BatchNorm2d(3)(x))

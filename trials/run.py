@@ -1,0 +1,164 @@
+"""One trial, from its parameters to its result: a search, or a network trained from scratch."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.execution.event import TrainingEndEvent
+from nni.nas.space import ModelStatus, RawFormatModelSpace
+
+from search_space import LightNLSpace, build, macs, params
+from search_space.whole_file import write_whole
+from strategies import Course
+from strategies.autonl.finite_loss import FiniteLoss
+from strategies.experiment.one_shot_trial import search_passes
+from strategies.experiment.strategy_class import strategy_class
+
+from . import datasets
+from .parameters import TrialParameters
+from .training.checkpoint import EpochCheckpoint
+from .training.evaluator import evaluator, loader
+from .trial_folder import RECORD, WEIGHTS
+
+__all__ = ['run_trial', 'save_trial']
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class _ThisTrial(SequentialExecutionEngine):
+    """Runs a one-shot strategy's supernet in this trial, as part of it.
+
+    NNI's own engine runs it as a trial within the trial: what it reports would stay there, and after it NNI takes what
+    this trial reports for that of parameters 0.
+    """
+
+    def submit_models(self, *models):
+        for model in models:
+            model.execute()
+            self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
+
+
+def run_trial(
+    trial: TrialParameters,
+    report: Report,
+    folder: Path | None = None,
+    checkpoint: EpochCheckpoint | None = None,
+    progress_bar: bool = False,
+) -> tuple[dict[str, Any], torch.nn.Module]:
+    """Run a trial to its result and its network.
+
+    The result holds ``default`` (validation accuracy), ``macs``, ``params``, ``epochs`` (compute: images that were
+    trained on, over the size of the training part), ``seconds`` of training and ``skipped_images`` (those that could
+    not be read); of a search the labels of the network it found (and where it had several budgets, in ``front``, those
+    of each), of a test ``test_accuracy``.
+
+    Args:
+        trial: the parameters.
+        report: called with the metrics of every epoch, ``default`` among them: validation accuracy, of a search that of
+            its training.
+        folder: where to leave the course, see :class:`strategies.Course`; None is nowhere.
+        checkpoint: written after every epoch, and gone on from where it is there.
+        progress_bar: show one on standard output.
+
+    Raises:
+        FloatingPointError: a loss is NaN or infinite.
+    """
+    torch.set_num_threads(trial.threads)
+    pl.seed_everything(trial.seed, verbose=False)
+    skeleton = trial.space()
+    parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
+    datasets.check_fit(parts, skeleton, trial.dataset)
+    default = 'train_accuracy' if trial.stage == 'search' else 'validation_accuracy'
+    course = Course(lambda metrics: report({'default': metrics.get(default, 0.0), **metrics}), folder)
+
+    def make_evaluator(train, validation, **arguments):
+        made = evaluator(
+            train,
+            validation,
+            **_recipe(trial),
+            classes=parts.classes,
+            callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
+            progress_bar=progress_bar,
+            **arguments,
+        )
+        made.fit_kwargs = checkpoint.fit_arguments() if checkpoint else {}
+        return made
+
+    with warnings.catch_warnings():
+        # Lightning recommends worker processes and a logger; the data is in memory, and NNI logs.
+        warnings.filterwarnings('ignore', module='pytorch_lightning')
+        result, network = (_search if trial.stage == 'search' else _train)(trial, parts, course, make_evaluator)
+    return result | {'skipped_images': parts.skipped_images()}, network
+
+
+def _recipe(trial: TrialParameters) -> dict[str, Any]:
+    names = inspect.signature(evaluator).parameters
+    return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
+
+
+def _train(trial, parts, course, make_evaluator):
+    skeleton = trial.space()
+    sample = skeleton.check_sample(trial.network)
+    network = build(skeleton, sample).to(memory_format=torch.channels_last)
+    training = make_evaluator(parts.train, parts.validation)
+    training.evaluate(network)
+    result = {
+        'default': course.epochs[-1]['validation_accuracy'],
+        'macs': macs(skeleton)(sample),
+        'params': params(skeleton)(sample),
+        'epochs': trial.epochs,
+        'seconds': course.seconds,
+    }
+    if trial.stage == 'test':
+        measured = training.trainer.test(
+            training.module, loader(parts.test, trial.batch_size, workers=trial.workers), verbose=False
+        )
+        result['test_accuracy'] = measured[0]['test_accuracy']
+    return result, network
+
+
+def _search(trial, parts, course, make_evaluator):
+    skeleton = trial.space()
+    weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
+    space = LightNLSpace(skeleton).to(memory_format=torch.channels_last)
+    searching = make_evaluator(weights_part, held_out, shuffle_validation=True)
+    strategy = strategy_class(trial.search_class)(**trial.search_arguments)
+    strategy(RawFormatModelSpace(space, searching), _ThisTrial())
+    sample = skeleton.canonical(strategy.oneshot_module.export())
+    network = strategy.supernet.freeze(sample)
+    checking = evaluator(weights_part, held_out, **_recipe(trial))
+    checking.module.set_model(network)
+    measured = checking.trainer.validate(
+        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
+    )
+    result = {
+        'default': measured[0]['validation_accuracy'],
+        'macs': macs(skeleton)(sample),
+        'params': params(skeleton)(sample),
+        'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
+        'seconds': course.seconds,
+        **trial.whole_sample(sample),
+    }
+    selected = getattr(strategy.oneshot_module, 'selected', [])
+    if len(selected) > 1:
+        result['front'] = [trial.whole_sample(skeleton.canonical(other)) for other in selected]
+    return result, network
+
+
+def save_trial(folder: Path, parameters: dict[str, Any], result: dict[str, Any], network: torch.nn.Module) -> None:
+    """Leave ``network.pt`` (weights) and ``trial.json`` in ``folder``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = io.BytesIO()
+    torch.save(network.state_dict(), weights)
+    write_whole(folder / WEIGHTS, weights.getvalue())
+    write_whole(folder / RECORD, json.dumps({'parameters': parameters, 'result': result}, indent=2).encode())
