@@ -14,6 +14,7 @@ __all__ = [
     'MOST_RUNS',
     'MOST_THREADS',
     'MOST_TIMED',
+    'NAME',
     'TEXT',
     'TRUTH',
     'Rule',
@@ -112,6 +113,11 @@ def one_of(*names: str) -> Rule:
 TRUTH = Rule(lambda value: isinstance(value, bool), 'true or false')
 
 TEXT = Rule(lambda value: isinstance(value, str) and value != '', 'a text that is not empty')
+
+NAME = Rule(
+    lambda value: TEXT.valid(value) and value.isprintable() and len(value) <= 100,
+    'a name of at most 100 printable characters',
+)
 
 
 class _Shown(reprlib.Repr):

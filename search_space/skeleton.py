@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from .rules import TEXT, Rule, number, one_line, shown, whole
+from .rules import NAME, Rule, number, one_line, shown, whole
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
 __all__ = [
@@ -46,6 +46,9 @@ MOST_ROWS = 200
 MOST_VARIANTS = 50_000
 """Combinations of the rows' candidates, each of which is counted in 0.1 ms: the paper's 21 rows have 4,000."""
 
+
+MOST_WEIGHTS = 10**9
+"""Of convolutions and the linear layer, in the largest network of a space: 4 GB, 200 times those of the paper's."""
 
 Sample = dict[str, Any]
 """A network of the space: label, such as ``row07/lightnl``, to the chosen candidate."""
@@ -335,7 +338,7 @@ ROW_RULES = {
 """What a row's keys, each candidate of a searched one, may be."""
 
 SKELETON_RULES = {
-    'name': Rule(lambda v: TEXT.valid(v) and v.isprintable() and len(v) <= 100, 'a name of at most 100 characters'),
+    'name': NAME,
     'input_size': whole(1, LARGEST_INPUT),
     'classes': whole(2, 1_000_000),
     'stem_channels': _CHANNELS,
@@ -397,6 +400,9 @@ def parse_skeleton(text: str, where: str) -> Skeleton:
     variants = sum(math.prod(len(row.candidates(key)) for key in Row.SEARCHED) for row in parsed)
     if variants > MOST_VARIANTS:
         raise ValueError(f'{where}: its candidates make {variants:,} variants of rows; at most {MOST_VARIANTS:,} do')
+    weights = _weights(skeleton)
+    if weights > MOST_WEIGHTS:
+        raise ValueError(f'{where}: its largest network has {weights:,} weights; at most {MOST_WEIGHTS:,} do')
     for index, row in enumerate(skeleton.rows):
         if ABSENT in row.candidates('presence') and not row.keeps_shape(skeleton.in_channels(index)):
             raise ValueError(
@@ -410,6 +416,15 @@ def parse_skeleton(text: str, where: str) -> Skeleton:
                 f'{SAME}'
             )
     return skeleton
+
+
+def _weights(skeleton: Skeleton) -> int:
+    """Those of the 1×1 convolutions and of the linear layer, all but all of a large network's."""
+    last, count = skeleton.stem_channels, 0
+    for row in skeleton.rows:
+        count += last * max(row.candidates('expansion')) * (last + row.channels)
+        last = row.channels
+    return count + skeleton.head_channels * (last + skeleton.classes)
 
 
 def _parse_values(data: Any, where: str) -> dict[str, Any]:

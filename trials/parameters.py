@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from search_space.rules import MOST_THREADS, NAME, TEXT, TRUTH, Rule, number, one_of, shown, whole
 from search_space.skeleton import Skeleton, closest, load_skeleton
-from strategies.experiment.arguments import HELD_OUT
+from strategies.experiment.arguments import CLASS_RULE, EPOCHS, HELD_OUT, HELD_OUT_RULE
 
 from .datasets import DATASETS, check_arguments
 from .training.evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 
-__all__ = ['STAGES', 'TrialParameters']
+__all__ = ['RULES', 'STAGES', 'TrialParameters']
 
 STAGES = ('search', 'retrain', 'test')
 _GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments', 'candidates'}
+
+
+_AT_LEAST_0 = number(0)
+_PER = whole(0, 10**9)
+
+RULES = {
+    'strategy': NAME,
+    'stage': one_of(*STAGES),
+    'seed': whole(0),
+    'skeleton': TEXT,
+    'dataset': one_of(*DATASETS),
+    'epochs': EPOCHS,
+    'batch_size': whole(1, 1_000_000),  # ImageNet is not much more
+    'learning_rate': number(above=0),
+    'learning_rate_per': _PER,
+    'weight_decay': _AT_LEAST_0,
+    'label_smoothing': number(0, below=1),
+    'optimizer': one_of(*OPTIMIZERS),
+    'schedule': one_of(*SCHEDULES),
+    'learning_rate_warmup': _AT_LEAST_0,
+    'staircase_factor': number(above=0, most=1),
+    'staircase_epochs': number(above=0),
+    'mixup': _AT_LEAST_0,
+    'decay_norm_and_bias': TRUTH,
+    'ema_decay': number(0, below=1),
+    'ema_decay_per': _PER,
+    'gradient_clip': _AT_LEAST_0,
+    'precision': Rule(lambda v: one_of(*PRECISIONS).valid(str(v) if type(v) is int else v), one_of(*PRECISIONS).what),
+    'threads': whole(1, MOST_THREADS),
+    'devices': whole(1, 1024),  # on one machine
+    'workers': whole(0, 1024),
+    'held_out': HELD_OUT_RULE,
+}
+"""What each parameter of a trial may be by itself; a recipe's in ``experiment.yaml`` are these."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +137,8 @@ class TrialParameters:
         names = {f.name for f in dataclasses.fields(cls)} - _GATHERED
         values: dict[str, Any] = {key: {} for key in _GATHERED if key != 'search_class'}
         for key, value in parameters.items():
+            if not isinstance(key, str):
+                raise ValueError(f'trial parameter {shown(key)} must be a word')
             if key in names:
                 values[key] = value
             elif key == 'class':
@@ -116,7 +152,7 @@ class TrialParameters:
             elif '/' in key:
                 values['network'][key] = value
             else:
-                raise ValueError(f'unknown trial parameter {key!r}; {closest(key, names)}')
+                raise ValueError(f'unknown trial parameter {shown(key)}; {closest(key, names)}')
         for f in dataclasses.fields(cls):
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in values:
                 raise ValueError(f'trial parameter {f.name!r} is missing')
@@ -125,37 +161,8 @@ class TrialParameters:
         return trial
 
     def _check(self) -> None:
-        for name, valid, what in (
-            ('stage', self.stage in STAGES, f'one of {", ".join(STAGES)}'),
-            ('dataset', self.dataset in list(DATASETS), f'one of {", ".join(DATASETS)}'),
-            ('epochs', _is_whole(self.epochs, 1), 'a whole number of at least 1'),
-            ('batch_size', _is_whole(self.batch_size, 1), 'a whole number of at least 1'),
-            ('threads', _is_whole(self.threads, 1), 'a whole number of at least 1'),
-            ('devices', _is_whole(self.devices, 1), 'a whole number of at least 1'),
-            ('workers', _is_whole(self.workers, 0), 'a whole number of at least 0'),
-            ('seed', _is_whole(self.seed, 0), 'a whole number of at least 0'),
-            ('learning_rate', _is_number(self.learning_rate) and self.learning_rate > 0, 'a number above 0'),
-            ('learning_rate_per', _is_whole(self.learning_rate_per, 0), 'a whole number of at least 0'),
-            ('weight_decay', _is_number(self.weight_decay) and self.weight_decay >= 0, 'a number of at least 0'),
-            ('label_smoothing', _is_share(self.label_smoothing), 'a number in [0, 1)'),
-            ('optimizer', self.optimizer in OPTIMIZERS, f'one of {", ".join(OPTIMIZERS)}'),
-            ('schedule', self.schedule in SCHEDULES, f'one of {", ".join(SCHEDULES)}'),
-            (
-                'staircase_factor',
-                _is_number(self.staircase_factor) and 0 < self.staircase_factor <= 1,
-                'a number in (0, 1]',
-            ),
-            ('staircase_epochs', _is_number(self.staircase_epochs) and self.staircase_epochs > 0, 'a number above 0'),
-            ('mixup', _is_number(self.mixup) and self.mixup >= 0, 'a number of at least 0'),
-            ('decay_norm_and_bias', isinstance(self.decay_norm_and_bias, bool), 'true or false'),
-            ('ema_decay', _is_share(self.ema_decay), 'a number in [0, 1)'),
-            ('ema_decay_per', _is_whole(self.ema_decay_per, 0), 'a whole number of at least 0'),
-            ('gradient_clip', _is_number(self.gradient_clip) and self.gradient_clip >= 0, 'a number of at least 0'),
-            ('precision', str(self.precision) in PRECISIONS, f'one of {", ".join(PRECISIONS)}'),
-            ('held_out', _is_share(self.held_out) and self.held_out > 0, 'a number in (0, 1)'),
-        ):
-            if not valid:
-                raise ValueError(f'trial parameter {name} must be {what}, not {getattr(self, name)!r}')
+        for name, rule in RULES.items():
+            rule.check(f'trial parameter {name}', getattr(self, name))
         if self.batch_size % self.devices:
             raise ValueError(
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
@@ -166,14 +173,14 @@ class TrialParameters:
         if self.stage == 'search':
             self._check_search()
         else:
+            self._check_no_search()
             space.check_sample(self.network)
 
     def _check_schedule(self) -> None:
         warmup = self.learning_rate_warmup
-        if not _is_number(warmup) or not 0 <= warmup < self.epochs:
+        if warmup >= self.epochs:
             raise ValueError(
-                f'trial parameter learning_rate_warmup must be a number of epochs from 0 to less than all '
-                f'{self.epochs} of them, not {warmup!r}'
+                f'trial parameter learning_rate_warmup must be less than all {self.epochs} epochs, not {warmup!r}'
             )
         if warmup and self.schedule == 'one-cycle':
             raise ValueError(
@@ -188,12 +195,22 @@ class TrialParameters:
     def _check_search(self) -> None:
         if not self.search_class:
             raise ValueError("trial parameter 'class', the one-shot strategy, is missing")
+        CLASS_RULE.check('trial parameter class', self.search_class)
         if self.ema_decay:
             raise ValueError('trial parameter ema_decay is not for a search: the average of a supernet is not searched')
         if self.mixup:
             raise ValueError('trial parameter mixup is not for a search, whose losses on held-out images are compared')
         if self.gradient_clip:
             raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
+
+        for label in self.network:
+            raise ValueError(f'trial parameter {shown(label)} is not for a search: it is a choice of a network')
+
+    def _check_no_search(self) -> None:
+        found = {'class': self.search_class, 'class/': self.search_arguments, 'candidates/': self.candidates}
+        for name, value in found.items():
+            if value:
+                raise ValueError(f'trial parameter {name} is for a search, not for stage {self.stage}')
 
     def space(self) -> Skeleton:
         """The skeleton, with the candidates that are left."""
@@ -202,15 +219,3 @@ class TrialParameters:
     def whole_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
         """``sample`` of :meth:`space` with the labels, too, that have one candidate left."""
         return load_skeleton(self.skeleton).sample_of(self.space().fix(sample))
-
-
-def _is_whole(value, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_share(value) -> bool:
-    return _is_number(value) and 0 <= value < 1

@@ -6,13 +6,24 @@ Nothing here imports torch or a strategy, so it takes no time; what the strategi
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
 from search_space.cost.macs import macs
+from search_space.rules import NAME, TEXT, Rule, number, one_line, one_of, shown, whole
 from search_space.skeleton import Skeleton, candidates_of, closest, load_skeleton
 
-__all__ = ['HELD_OUT', 'UNITS', 'argument_problems', 'restricted_skeleton', 'search_space_problems']
+__all__ = [
+    'CLASS_RULE',
+    'EPOCHS',
+    'HELD_OUT',
+    'HELD_OUT_RULE',
+    'RULES',
+    'UNITS',
+    'argument_problems',
+    'restricted_skeleton',
+    'search_space_problems',
+]
 
 UNITS = ('epochs', 'seconds', 'trials')
 """What a budget may be counted in: trained epochs, seconds of training, trials."""
@@ -21,37 +32,49 @@ HELD_OUT = 0.2
 """Fraction of the training data that a search holds out for its thresholds, where its recipe says nothing."""
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+EPOCHS = whole(1, 100_000)
+"""Of a training: 300 times the paper's."""
 
+HELD_OUT_RULE = number(above=0, below=1)
 
-def _is_positive(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+CLASS_RULE = Rule(
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r'\w+(\.\w+)+', value)),
+    'an import path such as nni.nas.strategy.Random',
+)
 
-
-_RULES = {
-    'skeleton': (lambda v: isinstance(v, str), 'the name of a skeleton, or the path of a YAML file like one'),
-    'strategies': (lambda v: isinstance(v, dict) and v, 'a mapping of at least one name to the class of a strategy'),
-    'budget': (_is_positive, 'a number above 0'),
-    'budget_unit': (lambda v: v in UNITS, f'one of {", ".join(UNITS)}'),
-    'retrain': (lambda v: isinstance(v, dict), 'a mapping, the recipe of a retraining'),
-    'search': (lambda v: isinstance(v, dict), 'a mapping, the recipe of a search'),
-    'max_macs': (_is_positive, 'a number of MACs above 0, such as 350_000_000 (350e6 is a word to YAML)'),
-    'test_runs': (_is_count, 'a whole number of at least 1'),
-    'seed': (lambda v: type(v) is int and v >= 0, 'a whole number of at least 0'),
-    'max_attempts': (_is_count, 'a whole number of at least 1'),
+RULES = {
+    'skeleton': Rule(TEXT.valid, 'the name of a skeleton, or the path of a YAML file like one'),
+    'strategies': Rule(
+        lambda v: isinstance(v, dict) and 1 <= len(v) <= 100,
+        'a mapping of at least one name, and at most 100, to the class of a strategy',
+    ),
+    'budget': number(above=0),
+    'budget_unit': one_of(*UNITS),
+    'retrain': Rule(lambda v: isinstance(v, dict), 'a mapping, the recipe of a retraining'),
+    'search': Rule(lambda v: isinstance(v, dict), 'a mapping, the recipe of a search'),
+    'max_macs': Rule(number(above=0).valid, 'a number of MACs above 0, such as 350_000_000 (350e6 is a word to YAML)'),
+    'test_runs': whole(1, 1000),
+    'seed': whole(0),
+    'max_attempts': whole(1, 100),
 }
+"""What the arguments of a comparison may be, each by itself."""
+
 _NEEDED = ('skeleton', 'strategies', 'budget', 'retrain')
+
+_OWN_KEYS = ('strategy', 'stage', 'seed', 'skeleton', 'class')
+_OWN_PREFIXES = ('class/', 'candidates/')
+"""Of a trial's parameters, those that the comparison sets, besides the labels of a network's choices."""
 
 
 def argument_problems(arguments: Any) -> list[str]:
     """What is wrong with the arguments, a line each that begins with the key; empty where nothing is."""
     if not isinstance(arguments, dict):
-        return [f'must be a mapping with the keys {", ".join(_NEEDED)}, not {arguments!r}']
-    problems = [f'unknown key {key!r}; {closest(key, _RULES)}' for key in arguments if key not in _RULES]
-    problems += [f'{key} is missing; it takes {_RULES[key][1]}' for key in _NEEDED if key not in arguments]
-    wrong = {key for key, (valid, _) in _RULES.items() if key in arguments and not valid(arguments[key])}
-    problems += [f'{key} must be {_RULES[key][1]}, not {arguments[key]!r}' for key in _RULES if key in wrong]
+        return [f'must be a mapping with the keys {", ".join(_NEEDED)}, not {shown(arguments)}']
+    problems = [f'unknown key {shown(key)}; {closest(key, RULES)}' for key in arguments if key not in RULES]
+    problems += [f'{key} is missing; it takes {RULES[key].what}' for key in _NEEDED if key not in arguments]
+    wrong = {key: rule.problem(key, arguments[key]) for key, rule in RULES.items() if key in arguments}
+    wrong = {key: problem for key, problem in wrong.items() if problem}
+    problems += wrong.values()
     fine = {key: value for key, value in arguments.items() if key not in wrong}
     problems += [line for name, spec in fine.get('strategies', {}).items() for line in _strategy_problems(name, spec)]
     problems += [line for key in ('retrain', 'search') if key in fine for line in _recipe_problems(key, fine[key])]
@@ -66,29 +89,33 @@ def argument_problems(arguments: Any) -> list[str]:
 
 
 def _strategy_problems(name: Any, spec: Any) -> list[str]:
-    if not isinstance(name, str):
-        return [f'strategies: the name of a strategy must be a word, not {name!r}']
+    if not NAME.valid(name):
+        return [NAME.problem('strategies: the name of a strategy', name)]
     if not isinstance(spec, dict):
-        return [f'strategies.{name} must be a mapping with the key class, not {spec!r}']
+        return [f'strategies.{name} must be a mapping with the key class, not {shown(spec)}']
     if 'class' not in spec:
         return [f'strategies.{name}: class, the import path of the strategy, is missing']
-    if not isinstance(spec['class'], str) or '.' not in spec['class'].strip('.'):
-        wanted = 'an import path such as nni.nas.strategy.Random'
-        return [f'strategies.{name}.class must be {wanted}, not {spec["class"]!r}']
-    return [f'strategies.{name}: the argument {key!r} must be a word' for key in spec if not isinstance(key, str)]
+    if problem := CLASS_RULE.problem(f'strategies.{name}.class', spec['class']):
+        return [problem]
+    wrong = [key for key in spec if not isinstance(key, str) or not key.isidentifier()]
+    return [f'strategies.{name}: the argument {shown(key)} must be a word' for key in wrong]
 
 
 def _recipe_problems(stage: str, recipe: dict) -> list[str]:
     """What the comparison itself needs of a recipe; the rest of it is the trial's."""
+    problems = [f'{stage}: the key {shown(key)} must be a word' for key in recipe if not isinstance(key, str)]
+    problems += [
+        f"{stage}.{one_line(key, 100)} is no key of a recipe: it is the comparison's own, and set for each trial"
+        for key in recipe
+        if isinstance(key, str)
+        and (key in _OWN_KEYS or key.startswith(_OWN_PREFIXES) or re.fullmatch(r'row\d+/\w+', key))
+    ]
     if 'epochs' not in recipe:
-        return [f'{stage}.epochs is missing; it takes a whole number of at least 1']
-    problems = []
-    if not _is_count(recipe['epochs']):
-        problems.append(f'{stage}.epochs must be a whole number of at least 1, not {recipe["epochs"]!r}')
-    held_out = recipe.get('held_out', HELD_OUT)
-    if stage == 'search' and not (_is_positive(held_out) and held_out < 1):
-        problems.append(f'{stage}.held_out must be a number in (0, 1), not {held_out!r}')
-    return problems
+        return [*problems, f'{stage}.epochs is missing; it takes {EPOCHS.what}']
+    problems.append(EPOCHS.problem(f'{stage}.epochs', recipe['epochs']))
+    if stage == 'search':
+        problems.append(HELD_OUT_RULE.problem(f'{stage}.held_out', recipe.get('held_out', HELD_OUT)))
+    return [problem for problem in problems if problem]
 
 
 def _macs_problems(skeleton: Skeleton, max_macs: float | None) -> list[str]:
@@ -103,7 +130,7 @@ def _macs_problems(skeleton: Skeleton, max_macs: float | None) -> list[str]:
 
 def _budget_problems(fine: dict[str, Any]) -> list[str]:
     budget, unit, epochs = fine.get('budget'), fine.get('budget_unit', 'epochs'), fine.get('retrain', {}).get('epochs')
-    if budget is None or not _is_count(epochs):
+    if budget is None or not EPOCHS.valid(epochs):
         return []
     if unit == 'epochs' and budget < epochs:
         return [f'budget: {budget} epochs are less than one retraining, {epochs} epochs (retrain.epochs)']

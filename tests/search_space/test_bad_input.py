@@ -133,6 +133,11 @@ SKELETONS = {
     'a ratio of 300 digits': ('kernel: [3, 5]', f'se: {10**300}', r', row 2: se must be .+, not .+ bits'),
     'a name of two lines': ('name: mine', r'name: "mi\nne"', r": name must be a name of .+, not 'mi\\nne'"),
     'a name with terminal codes': ('name: mine', r'name: "\e[31m"', r": name must be .+, not '\\x1b\[31m'"),
+    'too many weights': (
+        'rows:',
+        'rows:\n' + '  - {channels: 16384, expansion: 64}\n' * 3,
+        r': its largest network has [\d,]+ weights; at most 1,000,000,000 do',
+    ),
     'too many rows': (
         SKELETON[SKELETON.index('rows:') :],
         'rows:\n' + '  - {channels: 16}\n' * 201,

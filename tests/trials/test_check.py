@@ -172,7 +172,7 @@ BAD = {
         'max_macs: 2e6',
         r"tuner.classArgs: max_macs must be .+, not '2e6'",
     ),
-    'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ at least 1, not 0'),
+    'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ from 1 to 1,000, not 0'),
     'negative seed': ('    seed: 0', '    seed: -1', r'tuner.classArgs: seed must be .+ at least 0, not -1'),
     'a list of strategies': (
         EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],
@@ -236,14 +236,50 @@ BAD = {
         '',
         r'.+ search, its recipe, is missing',
     ),
+    'a name with terminal codes': (
+        '      random:',
+        '      "\\e[31mred":',
+        r".+: strategies: the name of a strategy must be .+ printable characters, not '\\x1b\[31mred'",
+    ),
+    'a name of two lines': ('      random:', '      "a\\nb":', r".+: the name of a strategy must be .+, not 'a\\nb'"),
     # the recipes
+    'a stage of its own': (
+        'epochs: 12',
+        'epochs: 12\n      stage: test',
+        r'.+: retrain.stage is no key of a recipe: .+',
+    ),
+    'a seed of its own': ('epochs: 12', 'epochs: 12\n      seed: 1', r'.+: retrain.seed is no key of a recipe: .+'),
+    'another strategy': ('epochs: 12', 'epochs: 12\n      strategy: x', r'.+: retrain.strategy is no key of a .+'),
+    'a class to retrain': ('epochs: 12', 'epochs: 12\n      class: os.system', r'.+: retrain.class is no key of .+'),
+    'a choice to retrain': (
+        'epochs: 12',
+        'epochs: 12\n      row01/lightnl: present',
+        r'.+: retrain.row01/lightnl is no key of a recipe: .+',
+    ),
+    'candidates to search': (
+        'epochs: 14',
+        'epochs: 14\n      candidates/row01/lightnl: [present]',
+        r'.+: search.candidates/row01/lightnl is no key of a recipe: .+',
+    ),
+    'an argument to search': (
+        'epochs: 14',
+        'epochs: 14\n      class/margin: 1',
+        r'.+: search.class/margin is no key .+',
+    ),
+    'a number for a key': ('epochs: 12', 'epochs: 12\n      5: 1', r'.+: retrain: the key 5 must be a word'),
+    'epochs without end': ('epochs: 12', 'epochs: 1000000000000000', r'.+: retrain.epochs must be .+ 100,000, not 1.+'),
+    'threads without end': ('threads: 1 ', 'threads: 1000000 ', r'.+ retrain: threads must be .+ 1,024, not 1000000'),
     'unknown data set': ('dataset: cued-digits', 'dataset: cued-digit', r".+ retrain: .*data ?set.*'cued-digit'.*"),
-    'negative epochs': ('epochs: 12', 'epochs: -12', r'tuner.classArgs: retrain.epochs must be .+ at least 1, not -12'),
+    'negative epochs': (
+        'epochs: 12',
+        'epochs: -12',
+        r'tuner.classArgs: retrain.epochs must be .+ from 1 to .+, not -12',
+    ),
     'no epochs': ('epochs: 12', 'batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
     'negative epochs of the search': (
         'epochs: 14',
         'epochs: 0',
-        r'tuner.classArgs: search.epochs must be .+ at least 1, not 0',
+        r'tuner.classArgs: search.epochs must be .+ from 1 to .+, not 0',
     ),
     'all held out': (
         'held_out: 0.2',
