@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +49,39 @@ def write_images(folder: Path, classes: list[str], count: int, suffixes=('.JPEG'
             image.save(folder / name / f'{name}_{number:03d}{suffixes[number % len(suffixes)]}')
 
 
+def idx(values: np.ndarray) -> bytes:
+    """An IDX file of bytes."""
+    return struct.pack('>HBB', 0, 8, values.ndim) + struct.pack(f'>{values.ndim}I', *values.shape) + values.tobytes()
+
+
+def write_mnist(folder: Path, train: int, test: int, gzipped: bool, seed: int = 0) -> None:
+    """The four files of MNIST and its like, with ``train`` and ``test`` images of each class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for part, count in (('train', train), ('t10k', test)):
+        labels = rng.permutation(np.repeat(np.arange(10, dtype=np.uint8), count))
+        images = rng.integers(256, size=(len(labels), 28, 28), dtype=np.uint8)
+        for name, values in (('images-idx3-ubyte', images), ('labels-idx1-ubyte', labels)):
+            file = folder / f'{part}-{name}{".gz" if gzipped else ""}'
+            file.write_bytes(gzip.compress(idx(values)) if gzipped else idx(values))
+
+
 def write_all(root: Path) -> dict[str, dict]:
     """All data sets that lie in files; name to the arguments that they are loaded with."""
     write_cifar(root / 'cifar', 'cifar10', 10, train=20, test=3)
     write_cifar(root / 'cifar', 'cifar100', 100, train=13, test=2)
+    write_mnist(root / 'torchvision' / 'MNIST' / 'raw', train=20, test=3, gzipped=False)
+    write_mnist(root / 'debian' / 'fashion-mnist', train=20, test=3, gzipped=True)
+    write_mnist(root / 'kmnist', train=20, test=3, gzipped=True)
     write_images(root / 'imagenet' / 'train', WNIDS, 30)
     write_images(root / 'imagenet' / 'val', WNIDS, 4, seed=1)
     write_images(root / 'own', ['cat', 'dog', 'owl'], 24, suffixes=('.jpg', '.png'))
     return {
         'cifar10': {'folder': str(root / 'cifar')},
         'cifar100': {'folder': str(root / 'cifar')},
+        'mnist': {'folder': str(root / 'torchvision')},
+        'fashion-mnist': {'folder': str(root / 'debian'), 'input_size': 32},
+        'kmnist': {'folder': str(root / 'kmnist')},
         'imagenet': {'folder': str(root / 'imagenet'), 'input_size': 32},
         'image-folder': {'folder': str(root / 'own'), 'input_size': 32},
     }

@@ -7,6 +7,7 @@ import pytest
 
 from search_space import load_skeleton
 from trials.__main__ import main
+from trials.datasets import DATASETS
 from trials.parameters import TrialParameters
 
 CHOICES = load_skeleton('cued').choices()
@@ -52,11 +53,11 @@ BAD = [
     ({'stage': 'search'}, "'class', the one-shot strategy, is missing"),
     (
         {'dataset': 'cued-digit'},
-        "dataset must be one of cued-digits, digits, cifar10, cifar100, imagenet, image-folder, not 'cued-digit'",
+        f"dataset must be one of {', '.join(DATASETS)}, not 'cued-digit'",
     ),
     (
         {'dataset': ['digits']},
-        'dataset must be one of cued-digits, digits, cifar10, cifar100, imagenet, image-folder, not',
+        f'dataset must be one of {", ".join(DATASETS)}, not',
     ),
     ({'skeleton': 'cud'}, "no skeleton 'cud'"),
     ({'epochs': 0}, 'epochs must be a whole number from 1 to 100,000, not 0'),

@@ -18,7 +18,7 @@ from trials.parameters import TrialParameters
 from trials.training.evaluator import evaluator, loader
 
 PARTS = ('train', 'validation', 'test')
-IN_FILES = ['cifar10', 'cifar100', 'image-folder', 'imagenet']
+IN_FILES = ['cifar10', 'cifar100', 'fashion-mnist', 'image-folder', 'imagenet', 'kmnist', 'mnist']
 
 
 @pytest.fixture(scope='module')
