@@ -144,6 +144,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
             return 0
 
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from trials.given_networks import check_given
     from trials.parameters import TrialParameters
     from trials.run import run_trial, save_trial
     from trials.training.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
@@ -151,6 +152,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
 
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)
+    check_given(trial)
     if out is not None:
         checkpoints = checkpoints or (experiment_folder(out) if file is None else out)
     checkpoint = EpochCheckpoint(checkpoint_path(checkpoints, parameters)) if checkpoints else None

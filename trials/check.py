@@ -5,7 +5,8 @@ started, twice. Here the same is said in one line each. What needs no torch is l
 own keys (by NNI's configuration classes), the search space, the budgets. If that is right, the recipes and the classes
 of the strategies follow, which takes as long as it takes to import them.
 
-Data sets are not looked for: they may be on the machines of the trials only.
+Data sets are not looked for: they may be on the machines of the trials only. Networks that a recipe names are, where
+the trials run on this machine.
 """
 
 from __future__ import annotations
@@ -22,15 +23,19 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_space.skeleton import closest, load_skeleton, shipped_skeletons
 from search_space.yaml_mapping import read_mapping
 from strategies.experiment.arguments import argument_problems, search_space_problems
 
+if TYPE_CHECKING:
+    from .parameters import TrialParameters
+
 __all__ = ['experiment_problems']
 
 TUNER = 'strategies.tuner.StrategyTuner'
+_WHOLE_PATH = 'give it from the root'
 _NEEDED = ('searchSpaceFile', 'trialCommand', 'trialConcurrency', 'trainingService', 'tuner')
 
 
@@ -166,7 +171,7 @@ def _tuner_problems(config: dict[str, Any], folder: Path) -> list[str]:
     if arguments['skeleton'] not in shipped_skeletons() and not os.path.isabs(arguments['skeleton']):
         problems.append(
             f'tuner.classArgs: skeleton: {arguments["skeleton"]!r} is a relative path, but tuner and trials run in '
-            'folders of their own: give it from the root'
+            f'folders of their own: {_WHOLE_PATH}'
         )
     max_macs = None if problems else arguments.get('max_macs')
     return problems + _search_space_problems(config, folder, arguments['skeleton'], max_macs)
@@ -198,7 +203,7 @@ def _slow_problems(config: dict[str, Any], folder: Path) -> list[str]:
         f'tuner.classArgs: {stage}: {problem}'
         for stage in ('retrain', 'search')
         if stage in arguments
-        for problem in _recipe_problems(stage, arguments)
+        for problem in _recipe_problems(stage, arguments) or _given_problems(stage, config, folder)
     ]
     code = str(folder / str(config['tuner'].get('codeDirectory', '.')))
     if code not in sys.path:
@@ -219,22 +224,59 @@ def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
         return []
     # A batch size that is right for many a number of devices.
     valid = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1680, 'learning_rate': 0.1}
-    for name in ('dataset', 'epochs', 'schedule'):  # what other keys are judged by
+    for name in ('dataset', 'epochs', 'schedule', 'ema_decay', 'initial', 'teacher'):  # what other keys are judged by
         if name in recipe and not _trial_problem(stage, skeleton, valid | {name: recipe[name]}):
             valid[name] = recipe[name]
     alone = [_trial_problem(stage, skeleton, valid | {key: value}) for key, value in recipe.items()]
     return [problem for problem in alone if problem] or [whole]
 
 
+def _given_problems(stage: str, config: dict[str, Any], folder: Path) -> list[str]:
+    """What a trial would say to the networks that its recipe names, which is right otherwise."""
+    from .given_networks import check_given
+
+    arguments, service = config['tuner']['classArgs'], config['trainingService']
+    recipe, is_here = arguments[stage], isinstance(service, dict) and service.get('platform') == 'local'
+    given = {key: os.path.expanduser(recipe[key]) for key in ('initial', 'teacher') if recipe.get(key)}
+    if not given:
+        return []
+    left = json.loads((folder / str(config['searchSpaceFile'])).read_text('utf-8')) if stage == 'search' else {}
+    left = {f'candidates/{name}': choice['_value'] for name, choice in left.items()}
+    trial, problems = _trial(stage, arguments['skeleton'], recipe | left), []
+    for key, path in given.items():
+        if not os.path.isabs(path):
+            problems.append(
+                f'{key}: {path!r} is a relative path, but trials run in folders of their own: {_WHOLE_PATH}'
+            )
+        elif key == 'initial' and stage == 'retrain' and not trial.initial_partly:
+            problems.append(
+                f'initial: not every network that is retrained is that of {path}; with initial_partly: true each takes '
+                'what it has in common with it'
+            )
+        elif is_here or os.path.exists(path):
+            try:
+                check_given(dataclasses.replace(trial, **{other: '' for other in given if other != key}))
+            except ValueError as error:
+                problems.append(str(error).replace('trial parameter ', ''))
+    return problems
+
+
 def _trial_problem(stage: str, skeleton: str, recipe: dict[str, Any]) -> str:
     """What a trial would say to the recipe; nothing where it would run."""
+    try:
+        _trial(stage, skeleton, recipe)
+    except ValueError as error:
+        return str(error).replace('trial parameter ', '')
+    return ''
+
+
+def _trial(stage: str, skeleton: str, recipe: dict[str, Any]) -> TrialParameters:
+    """A trial of the recipe; of a retraining, the first network of the space."""
     from .parameters import TrialParameters
 
     own = {'class': 'strategies.AutoNL'} if stage == 'search' else {}
     if stage == 'retrain':
         own = {label: candidates[0] for label, candidates in load_skeleton(skeleton).choices().items()}
-    try:
-        TrialParameters.from_flat({'strategy': 's', 'stage': stage, 'seed': 0, 'skeleton': skeleton, **recipe, **own})
-    except ValueError as error:
-        return str(error).replace('trial parameter ', '')
-    return ''
+    return TrialParameters.from_flat(
+        {'strategy': 's', 'stage': stage, 'seed': 0, 'skeleton': skeleton, **recipe, **own}
+    )

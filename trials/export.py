@@ -31,7 +31,16 @@ from .parameters import TrialParameters
 from .training.tensor_file import read_tensors
 from .trial_folder import RECORD, WEIGHTS
 
-__all__ = ['FORMATS', 'Exported', 'Format', 'TrainedNetwork', 'export', 'largest_difference', 'load_trained']
+__all__ = [
+    'FORMATS',
+    'Exported',
+    'Format',
+    'TrainedNetwork',
+    'export',
+    'largest_difference',
+    'load_network',
+    'load_trained',
+]
 
 CHECKED_BATCHES = (1, 3)
 """Sizes of the batches of random images on which an exported network is compared with PyTorch's."""
@@ -91,14 +100,30 @@ def load_trained(checkpoint: Path) -> TrainedNetwork:
     Raises:
         ValueError: there is no such file, it is damaged, or the weights are those of another network.
     """
+    trial, skeleton, sample, network = load_network(checkpoint)
+    try:
+        mean, std = normalisation(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
+        labels = _labels(trial, skeleton.classes)
+    except ValueError as error:
+        raise ValueError(f'{_files(checkpoint)[1]}: {error}') from None
+    return TrainedNetwork(network, skeleton, sample, labels, mean, std)
+
+
+def load_network(checkpoint: Path) -> tuple[TrialParameters, Skeleton, Sample, nn.Module]:
+    """The parameters of a trial, and the network that it left: skeleton, choices, and weights as in evaluation.
+
+    Args:
+        checkpoint: the trial's folder, or ``network.pt`` in it.
+
+    Raises:
+        ValueError: as :func:`load_trained`.
+    """
     weights, record = _files(checkpoint)
     parameters, result = _read_record(record)
     try:
         trial = TrialParameters.from_flat(parameters)
         skeleton = load_skeleton(trial.skeleton)
         sample = skeleton.check_sample(_found(result) if trial.stage == 'search' else trial.whole_sample(trial.network))
-        mean, std = normalisation(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
-        labels = _labels(trial, skeleton.classes)
     except ValueError as error:
         raise ValueError(f'{record}: {error}') from None
     try:
@@ -108,7 +133,7 @@ def load_trained(checkpoint: Path) -> TrainedNetwork:
     network = build(skeleton, sample).eval()
     _check_fit(tensors, network.state_dict(), weights, record)
     network.load_state_dict(tensors)
-    return TrainedNetwork(network, skeleton, sample, labels, mean, std)
+    return trial, skeleton, sample, network
 
 
 def _files(checkpoint: Path) -> tuple[Path, Path]:

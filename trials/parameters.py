@@ -21,6 +21,7 @@ _GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments',
 
 _AT_LEAST_0 = number(0)
 _PER = whole(0, 10**9)
+_GIVEN = Rule(lambda v: isinstance(v, str) and '\0' not in v, 'the folder of a trial, or network.pt in it')
 
 RULES = {
     'strategy': NAME,
@@ -43,6 +44,11 @@ RULES = {
     'decay_norm_and_bias': TRUTH,
     'ema_decay': number(0, below=1),
     'ema_decay_per': _PER,
+    'initial': _GIVEN,
+    'initial_partly': TRUTH,
+    'teacher': _GIVEN,
+    'teacher_weight': number(0, 1),
+    'teacher_temperature': number(above=0),
     'gradient_clip': _AT_LEAST_0,
     'precision': Rule(lambda v: one_of(*PRECISIONS).valid(str(v) if type(v) is int else v), one_of(*PRECISIONS).what),
     'threads': whole(1, MOST_THREADS),
@@ -81,6 +87,13 @@ class TrialParameters:
         ema_decay: of the moving average of weights that is validated, tested and kept; 0 is none.
         ema_decay_per: images of a step that ``ema_decay`` is for; at another batch size it is the same per image.
             0 is any.
+        initial: folder of a trial or import, or ``network.pt`` in it, whose weights the training starts from; empty is
+            none.
+        initial_partly: whether the network there may differ in what a space searches: then what the two have in common
+            is taken.
+        teacher: folder of a trial or import, or ``network.pt`` in it, whose outputs a retraining learns from too.
+        teacher_weight: share of the loss that is the teacher's; see :class:`.training.teacher.Teacher`.
+        teacher_temperature: see there.
         gradient_clip: largest norm of the gradient; 0 is none.
         precision: ``auto``, ``32``, ``bf16-mixed`` or ``16-mixed``; auto is bf16-mixed on a GPU that has it.
         threads: CPU threads of the trial, of each of its processes.
@@ -114,6 +127,11 @@ class TrialParameters:
     mixup: float = 0.0
     ema_decay: float = 0.0
     ema_decay_per: int = 0
+    initial: str = ''
+    initial_partly: bool = False
+    teacher: str = ''
+    teacher_weight: float = 0.5
+    teacher_temperature: float = 1.0
     gradient_clip: float = 0.0
     precision: str | int = 'auto'
     threads: int = 1
@@ -168,6 +186,7 @@ class TrialParameters:
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
             )
         self._check_schedule()
+        self._check_belongings()
         space = self.space()
         check_arguments(self.dataset, self.dataset_arguments, space.input_size)
         if self.stage == 'search':
@@ -187,10 +206,22 @@ class TrialParameters:
                 f'trial parameter learning_rate_warmup is for schedule cosine or staircase, not for {self.schedule}'
             )
         for name in ('staircase_factor', 'staircase_epochs'):
-            if getattr(self, name) != getattr(type(self), name) and self.schedule != 'staircase':
+            if self._is_changed(name) and self.schedule != 'staircase':
                 raise ValueError(f'trial parameter {name} is for schedule staircase, not for {self.schedule}')
-        if self.ema_decay_per and not self.ema_decay:
-            raise ValueError('trial parameter ema_decay_per is for ema_decay, which is missing')
+
+    def _check_belongings(self) -> None:
+        """A parameter that says more of another one, which is not there."""
+        for name, other in (
+            ('ema_decay_per', 'ema_decay'),
+            ('initial_partly', 'initial'),
+            ('teacher_weight', 'teacher'),
+            ('teacher_temperature', 'teacher'),
+        ):
+            if self._is_changed(name) and not getattr(self, other):
+                raise ValueError(f'trial parameter {name} is for {other}, which is missing')
+
+    def _is_changed(self, name: str) -> bool:
+        return getattr(self, name) != getattr(type(self), name)
 
     def _check_search(self) -> None:
         if not self.search_class:
@@ -200,6 +231,10 @@ class TrialParameters:
             raise ValueError('trial parameter ema_decay is not for a search: the average of a supernet is not searched')
         if self.mixup:
             raise ValueError('trial parameter mixup is not for a search, whose losses on held-out images are compared')
+        if self.teacher:
+            raise ValueError(
+                'trial parameter teacher is not for a search, whose losses on held-out images are compared'
+            )
         if self.gradient_clip:
             raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
 

@@ -8,6 +8,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from strategies.experiment.one_shot_trial import search_passes
 from strategies.experiment.strategy_class import strategy_class
 
 from . import datasets
+from .given_networks import inherit, load_teacher
 from .parameters import TrialParameters
 from .training.checkpoint import EpochCheckpoint
 from .training.evaluator import evaluator, loader
@@ -38,12 +40,20 @@ Report = Callable[[dict[str, Any]], None]
 class _ThisTrial(SequentialExecutionEngine):
     """Runs a one-shot strategy's supernet in this trial, as part of it.
 
+    Args:
+        prepare: is given the supernet before it is trained.
+
     NNI's own engine runs it as a trial within the trial: what it reports would stay there, and after it NNI takes what
     this trial reports for that of parameters 0.
     """
 
+    def __init__(self, prepare: Callable[[torch.nn.Module], None] = lambda supernet: None):
+        super().__init__()
+        self.prepare = prepare
+
     def submit_models(self, *models):
         for model in models:
+            self.prepare(model.model_space)
             model.execute()
             self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
@@ -72,6 +82,7 @@ def run_trial(
 
     Raises:
         FloatingPointError: a loss is NaN or infinite.
+        ValueError: the data or a network that the trial is given is not there or does not fit.
     """
     torch.set_num_threads(trial.threads)
     pl.seed_everything(trial.seed, verbose=False)
@@ -87,6 +98,7 @@ def run_trial(
             validation,
             **_recipe(trial),
             classes=parts.classes,
+            teacher=load_teacher(trial),
             callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
             progress_bar=progress_bar,
             **arguments,
@@ -102,7 +114,7 @@ def run_trial(
 
 
 def _recipe(trial: TrialParameters) -> dict[str, Any]:
-    names = inspect.signature(evaluator).parameters
+    names = inspect.signature(evaluator).parameters.keys() - {'teacher'}  # a network there, its file here
     return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
 
 
@@ -110,6 +122,7 @@ def _train(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     sample = skeleton.check_sample(trial.network)
     network = build(skeleton, sample).to(memory_format=torch.channels_last)
+    inherit(network, trial)
     training = make_evaluator(parts.train, parts.validation)
     training.evaluate(network)
     result = {
@@ -133,7 +146,7 @@ def _search(trial, parts, course, make_evaluator):
     space = LightNLSpace(skeleton).to(memory_format=torch.channels_last)
     searching = make_evaluator(weights_part, held_out, shuffle_validation=True)
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
-    strategy(RawFormatModelSpace(space, searching), _ThisTrial())
+    strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **_recipe(trial))

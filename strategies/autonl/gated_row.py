@@ -19,7 +19,7 @@ from search_space.skeleton import label
 from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated
 
-__all__ = ['GatedRow', 'kernel_rings', 'sliced']
+__all__ = ['GatedRow', 'inherit_weight', 'kernel_rings', 'sliced']
 
 KEYS = ('presence', 'kernel', 'expansion', 'se')
 """The choices of a row that are gated here; LightNL's are gated within it."""
@@ -39,6 +39,17 @@ def sliced(weight: Tensor, shape: torch.Size) -> Tensor:
     """What a weight of ``shape`` inherits of a larger one: the leading channels, the centre of the kernels."""
     corner = [0 if dim < 2 else (weight.shape[dim] - size) // 2 for dim, size in enumerate(shape)]
     return weight[tuple(slice(start, start + size) for start, size in zip(corner, shape))]
+
+
+def inherit_weight(weight: Tensor, other: Tensor) -> int:
+    """Gives ``weight`` what it has in common with ``other``, of other sizes: :func:`sliced` in both directions.
+
+    Returns:
+        How many of its elements that is.
+    """
+    shape = torch.Size(map(min, weight.shape, other.shape))
+    sliced(weight, shape).copy_(sliced(other, shape))
+    return shape.numel()
 
 
 class GatedRow(Gated):

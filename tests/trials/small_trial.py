@@ -69,7 +69,7 @@ def write_parameters(file: Path, parameters: dict = SEARCH, **changes) -> Path:
 
 @cache
 def _small(name: str, input_size: int) -> datasets.DataParts:
-    whole = datasets.DATASETS[name]()
+    whole = datasets.DATASETS[name].load()
     parts = {part: getattr(whole, part) for part in ('train', 'validation', 'test')}
     return dataclasses.replace(whole, **{part: TensorDataset(*data[:128]) for part, data in parts.items()})
 

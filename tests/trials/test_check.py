@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from nni.experiment.config import ExperimentConfig
 
-from search_space import load_skeleton, macs, nni_search_space
+from search_space import build, load_skeleton, macs, nni_search_space
 from trials.__main__ import main
+from trials.run import save_trial
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENT = (ROOT / 'experiment.yaml').read_text()
@@ -315,6 +316,63 @@ def test_a_mistake_is_one_clear_line(old, new, message, check):
     line, *others = check(changed(old, new))
     assert re.fullmatch(message, line), line
     assert all(' is missing' in other for other in others), others  # as the right key is, where it was misspelled
+
+
+RETRAINED, SEARCHED = 'threads: 1             # CPU threads of a trial', 'held_out: 0.2'
+
+
+@pytest.fixture
+def given(tmp_path) -> Path:
+    """The folder of a trained network of the space, all of whose choices are the last."""
+    skeleton = load_skeleton('cued')
+    sample = {label: candidates[-1] for label, candidates in skeleton.choices().items()}
+    own = {'strategy': 's', 'stage': 'retrain', 'seed': 0, 'skeleton': 'cued', 'dataset': 'cued-digits'}
+    recipe = {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.1}
+    save_trial(tmp_path / 'given', {**own, **recipe, **sample}, {}, build(skeleton, sample))
+    return tmp_path / 'given'
+
+
+@pytest.mark.parametrize(
+    ('after', 'keys', 'message'),
+    [
+        (RETRAINED, {'teacher': '{given}'}, None),
+        (RETRAINED, {'initial': '{given}', 'initial_partly': 'true'}, None),
+        (SEARCHED, {'initial': '{given}/network.pt'}, None),
+        (RETRAINED, {'initial': '{given}'}, r'retrain: initial: not every network that is retrained is that of .+'),
+        (RETRAINED, {'teacher': '{given}/../other'}, r'retrain: teacher: .+/other: there is no such file; .+'),
+        (RETRAINED, {'teacher': 'other'}, r"retrain: teacher: 'other' is a relative path, .+: give it from the root"),
+        (SEARCHED, {'initial': 'other'}, r"search: initial: 'other' is a relative path, .+: give it from the root"),
+        (SEARCHED, {'teacher': '{given}'}, r'search: teacher is not for a search, .+'),
+        (
+            SEARCHED,
+            {'initial': '{given}', 'initial_partly': '3'},
+            r'search: initial_partly must be true or false, not 3',
+        ),
+    ],
+    ids=str,
+)
+def test_networks_that_recipes_name_are_looked_at(after, keys, message, given, check):
+    lines = ''.join(f'\n      {key}: {value.format(given=given)}' for key, value in keys.items())
+    printed = check(EXPERIMENT.replace(after, after + lines))
+    if message is None:
+        assert printed == []
+    else:
+        (line,) = printed
+        assert re.fullmatch(f'tuner.classArgs: {message}', line), line
+
+
+def test_a_search_that_cannot_hold_the_network_that_it_is_given_is_told_before_it_is_started(given, check):
+    part = SPACE | {'row02/lightnl': {'_type': 'choice', '_value': ['absent']}}
+    (line,) = check(changed(SEARCHED, f'{SEARCHED}\n      initial: {given}'), json.dumps(part))
+    assert 'search: initial: ' in line
+    assert "its row02/lightnl is 'present', here it is 'absent'" in line
+
+
+def test_networks_on_other_machines_are_not_looked_for(check):
+    remote = 'platform: remote\n  machineList: [{host: 192.0.2.1, user: nni, password: x}]\nnniManagerIp: 192.0.2.2'
+    text = changed('platform: local', remote)
+    assert check(changed(RETRAINED, f'{RETRAINED}\n      teacher: /nowhere')) != []
+    assert check(text.replace(RETRAINED, f'{RETRAINED}\n      teacher: /nowhere')) == []
 
 
 SPACE = json.loads(CHOICES)

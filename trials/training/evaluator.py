@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import MixUp
 from .devices import devices_of_trainer
 from .loader import Loader, loader
 from .rmsprop import TensorFlowRMSprop
+from .teacher import Teacher
 
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'SCHEDULES', 'Classifier', 'evaluator', 'loader']
 
@@ -27,7 +28,8 @@ PRECISIONS = ('auto', '32', 'bf16-mixed', '16-mixed')
 class Classifier(LightningModule):
     """Cross-entropy with label smoothing, an optimizer, and a schedule of its learning rate.
 
-    Logs ``train_loss`` and ``train_accuracy``, and the same of ``validation`` and ``test``.
+    Logs ``train_loss`` and ``train_accuracy``, and the same of ``validation`` and ``test``; of a training that has a
+    teacher ``teacher_loss`` too, the divergence from it, which is part of ``train_loss``.
 
     Args:
         learning_rate: the peak of the schedule.
@@ -44,6 +46,7 @@ class Classifier(LightningModule):
         staircase_factor, staircase_epochs: of the schedule ``staircase``.
         mixup: mixes every training image and its label with another one's (Zhang et al., "mixup", ICLR 2018);
             ``train_accuracy`` is of the label with the larger share.
+        teacher: what the network learns from beside the labels.
         decay_norm_and_bias: whether weight decay is for all parameters, or for those of convolutions and linear layers
             alone, without their biases.
     """
@@ -60,13 +63,14 @@ class Classifier(LightningModule):
         staircase_factor: float = 0.97,
         staircase_epochs: float = 2.4,
         mixup: MixUp | None = None,
+        teacher: Teacher | None = None,
     ):
         super().__init__()
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.optimizer_name, self.schedule, self.learning_rate_warmup = optimizer, schedule, learning_rate_warmup
         self.decay_norm_and_bias = decay_norm_and_bias
         self.staircase_factor, self.staircase_epochs = staircase_factor, staircase_epochs
-        self.mixup = mixup
+        self.mixup, self.teacher = mixup, teacher
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,9 +84,14 @@ class Classifier(LightningModule):
             labels = targets.argmax(1)
         logits = self(images)
         loss = self.criterion(logits, targets)
+        metrics = {}
+        if self.teacher is not None and part == 'train':
+            divergence = self.teacher.divergence(images, logits)
+            loss = self.teacher.loss(loss, divergence)
+            metrics['teacher_loss'] = divergence.detach()
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         self.log_dict(
-            {f'{part}_loss': loss.detach(), f'{part}_accuracy': accuracy},
+            {f'{part}_loss': loss.detach(), f'{part}_accuracy': accuracy, **metrics},
             on_step=False,
             on_epoch=True,
             batch_size=float(len(labels)),  # not int, whose mean over processes Lightning would round
@@ -179,6 +188,7 @@ def evaluator(
     staircase_epochs: float = 2.4,
     mixup: float = 0,
     classes: int = 0,
+    teacher: Teacher | None = None,
     ema_decay: float = 0,
     ema_decay_per: int = 0,
     gradient_clip: float = 0,
@@ -203,6 +213,7 @@ def evaluator(
         seed: of the order of the batches, and of random augmentation.
         mixup: α of the Beta(α, α) that the shares of :class:`Classifier`'s are drawn from; 0 is none.
         classes: of the data, which mixup has to know.
+        teacher: as of :class:`Classifier`.
         ema_decay: of the exponential moving average of weights and BN's statistics, per step. It is the average that is
             validated and left in the network. 0 is none; not for a one-shot search, whose supernet is what it searches.
         ema_decay_per: images of a step that ``ema_decay`` is for; at another batch size it is
@@ -247,6 +258,7 @@ def evaluator(
             staircase_factor,
             staircase_epochs,
             MixUp(alpha=mixup, num_classes=classes) if mixup else None,
+            teacher,
         ),
         trainer,
         train_dataloaders=batches,

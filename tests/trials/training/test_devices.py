@@ -12,8 +12,9 @@ import pytest
 import torch
 import training_together
 
-from search_space import load_skeleton
+from search_space import build, load_skeleton
 from trials.parameters import TrialParameters
+from trials.run import save_trial
 from trials.training.devices import SyncedBatchNorm
 
 ROOT = Path(__file__).parents[3]
@@ -112,6 +113,35 @@ def test_a_trial_on_two_devices_reports_once_and_leaves_one_network(tmp_path):
     assert epoch['epoch'] == 1
     assert json.loads((tmp_path / 'trial.json').read_text())['result'] == result
     assert (tmp_path / 'network.pt').exists()
+
+
+@pytest.mark.slow
+def test_a_trial_on_two_devices_starts_from_the_network_that_it_is_given(tmp_path):
+    skeleton = load_skeleton('cued')
+    given = build(skeleton, NETWORK)
+    save_trial(tmp_path / 'given', RETRAIN, {}, given)
+    file = tmp_path / 'parameters.json'
+    named = {'initial': str(tmp_path / 'given'), 'teacher': str(tmp_path / 'given'), 'learning_rate': 1e-9}
+    file.write_text(json.dumps({**ON_TWO, **named}))
+    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path / 'out'))
+    output, errors = trial.communicate(timeout=300)
+    assert trial.returncode == 0, errors
+    assert errors.count('100.0% of the weights start as those of') == 1
+    assert json.loads(output.splitlines()[0])['teacher_loss'] > 0
+    left = torch.load(tmp_path / 'out' / 'network.pt', weights_only=True)
+    for name, weight in given.named_parameters():
+        torch.testing.assert_close(left[name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_started_from_ends_a_trial_on_two_devices_with_one_line(tmp_path):
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps({**ON_TWO, 'initial': str(tmp_path / 'nowhere')}))
+    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path / 'out'))
+    _, errors = trial.communicate(timeout=300)
+    assert trial.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith(f'python -m trials: trial parameter initial: {tmp_path / "nowhere"}')
 
 
 @pytest.mark.slow
