@@ -64,7 +64,20 @@ def main(arguments: list[str] | None = None) -> int:
     export.add_argument('checkpoint', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
     export.add_argument('--format', required=True, help='onnx, torchscript or torch')
     export.add_argument('--out', type=Path, metavar='FILE', help='by default beside network.pt')
+    prepare = commands.add_parser(
+        'prepare',
+        help='copy a folder of images to train from, each once at the size that is read',
+        description='Copy a folder of images to train from: each image once, as JPEG, its shorter side at 256 pixels. '
+        'A copy that was ended half way is gone on with.',
+    )
+    prepare.add_argument('dataset', choices=['imagenet', 'image-folder'], help='what the folder is read as')
+    prepare.add_argument('--folder', type=Path, required=True, metavar='DIR', help='the images')
+    prepare.add_argument('--out', type=Path, required=True, metavar='DIR', help='the copy, for dataset/folder')
+    prepare.add_argument('--side', type=int, default=256, metavar='PIXELS', help='of the shorter side (default: 256)')
+    prepare.add_argument('--processes', type=int, metavar='N', help='by default one for each CPU')
     args = parser.parse_args(arguments)
+    if args.command == 'prepare':
+        return _prepare(args)
     if args.command == 'check':
         return _check(args.file)
     if args.command == 'drop-host':
@@ -92,6 +105,25 @@ def _check(file: Path) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 2 if problems else 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from trials.prepared_copy import prepare, summary
+
+    try:
+        for name in ('side', 'processes'):
+            value = getattr(args, name)
+            if value is not None and value < 1:
+                raise ValueError(f'--{name} must be a whole number of at least 1, not {value}')
+        for part in ('train', 'val') if args.dataset == 'imagenet' else ():
+            if not (args.folder / part).is_dir():
+                raise ValueError(f'--folder {args.folder}: ImageNet has folders train and val, and {part} is missing')
+        copied = prepare(args.folder, args.out, side=args.side, processes=args.processes)
+    except (ValueError, OSError) as error:
+        print(f'python -m trials prepare: {error}', file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    print(summary(copied, args.out))
+    return 0
 
 
 def _drop_host(experiment: str, host: str) -> int:

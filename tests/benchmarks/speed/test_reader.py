@@ -1,0 +1,38 @@
+"""The benchmark of the reader, as a command."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, 'benchmarks/speed/reader.py', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_it_prints_what_a_core_reads_of_images_of_imagenets_size_and_how_many_cores_are_needed():
+    done = run('--images', '20', '--input-size', '32', '--deliver', '10000')
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r'\| (.*), (\d+) KB \| (.*) \| ([\d,]+) \| (\d+) \|', done.stdout)
+    assert [(row[0], row[2]) for row in rows] == [
+        (files, reader)
+        for files in ('as they are', 'prepared copy')
+        for reader in ("the project's reader", 'torchvision.io')
+    ]
+    sizes = {row[0]: int(row[1]) for row in rows}
+    assert 93 <= sizes['as they are'] <= 127  # ImageNet's average is 110
+    assert sizes['prepared copy'] < sizes['as they are']
+    for *_, speed, cores in rows:
+        per_second = int(speed.replace(',', ''))
+        assert abs(int(cores) - 10000 / per_second) <= 1 + 10000 / per_second**2
+
+
+def test_too_few_images_are_said_in_one_line():
+    done = run('--images', '3')
+    assert (done.returncode, done.stderr) == (
+        2,
+        'reader.py: --images must be at least 10: a tenth of them is held out\n',
+    )
