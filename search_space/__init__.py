@@ -28,9 +28,9 @@ __all__ = [
 
 _MODULES = {
     'BackboneSpace': 'backbones',
-    'LightNL': 'lightnl',
+    'LightNL': 'lightnl.block',
     'LightNLSpace': 'network',
-    'NonLocal': 'lightnl',
+    'NonLocal': 'lightnl.block',
     'build': 'network',
 }
 """Where the names are that need torch and NNI: imported on first use, so that what needs neither starts at once."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import convnext, efficientnet, mnasnet, mobilenetv2, mobilenetv3, regnet, resnet, shufflenetv2
 
-from .block_cost import lightnl_macs
 from .cost.macs import Cost, CostTable
-from .lightnl import LightNL
+from .lightnl.block import LightNL
+from .lightnl.macs import lightnl_macs
 from .network import MutableLightNL
 from .skeleton import ABSENT, PRESENT, closest
 

@@ -9,8 +9,9 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
-from .block_cost import compact_channels, squeeze_channels
-from .lightnl import LightNL, attend, contexts, lightnl_product
+from .lightnl.block import LightNL
+from .lightnl.macs import compact_channels, squeeze_channels
+from .lightnl.products import attend, contexts, lightnl_product
 from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
 
 __all__ = [

@@ -18,8 +18,8 @@ from nni.nas.nn.pytorch import (
 )
 from torch import Tensor, nn
 
-from .block_cost import squeeze_channels
-from .lightnl import LightNL
+from .lightnl.block import LightNL
+from .lightnl.macs import squeeze_channels
 from .padding import padding_of, strided_pad
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 

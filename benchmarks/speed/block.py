@@ -42,7 +42,7 @@ from benchmarks.whole_number import whole_number
 from search_space import LightNL, NonLocal, load_network, load_skeleton
 from search_space.cost.latency import clock
 from search_space.cost.macs import row_sizes
-from search_space.lightnl import compact_channels, compact_positions, product_macs
+from search_space.lightnl.macs import compact_channels, compact_positions, product_macs
 
 LIGHTNL, FLOOR, EINSUM, SDPA, NL, COMPILED = 'LightNL', 'floor', 'einsum', 'SDPA', 'NL', 'compiled'
 FORWARD, STEP = 'forward', 'forward+backward'

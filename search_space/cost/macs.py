@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from ..block_cost import lightnl_macs, squeeze_channels
+from ..lightnl.macs import lightnl_macs, squeeze_channels
 from ..skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..block_cost import lightnl_macs, non_local_macs
 from ..cost.macs import row_sizes
+from ..lightnl.macs import lightnl_macs, non_local_macs
 from ..named_networks import load_network
 
 __all__ = ['compare_nl', 'comparison_text']

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from search_space import ABSENT, PRESENT, LightNL
-from search_space.lightnl import attend, compact_channels, contexts, residual_sum
+from search_space.lightnl.macs import compact_channels
+from search_space.lightnl.products import attend, contexts
 from search_space.mixed import MixedLightNL
 
 from .gate import Threshold, behind_gates, nested_mask
@@ -149,7 +150,7 @@ class GatedInsertion(Gated, LayerChoice):
         lightnl = self[PRESENT]
         y = lightnl.conv(lightnl.product(x))
         scaled = {'weight': lightnl.bn.weight * g, 'bias': lightnl.bn.bias * g}  # g · BN(y), and no pass over y for g
-        return residual_sum(x, functional_call(lightnl.bn, scaled, y), kept=lightnl.hooked())
+        return x + functional_call(lightnl.bn, scaled, y)
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.label: self.threshold}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_space import ABSENT, PRESENT
-from search_space.block_cost import squeeze_channels
+from search_space.lightnl.macs import squeeze_channels
 from search_space.network import InvertedResidual, row_choice
 from search_space.skeleton import label
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nni.nas.strategy import DARTS
 
 from search_space import LightNLSpace, build
-from search_space.lightnl import lightnl_product
+from search_space.lightnl.products import lightnl_product
 from search_space.mixed import MixedSqueezeExcite, mixed_product, prefix_mask
 from search_space.skeleton import Row, Skeleton
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.speed import block as benchmark
-from search_space.lightnl import lightnl_product
+from search_space.lightnl.products import lightnl_product
 
 ROOT = Path(__file__).parents[3]
 

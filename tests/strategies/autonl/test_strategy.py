@@ -12,7 +12,8 @@ from torch.utils.data import TensorDataset
 
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton, macs, shipped_skeletons
 from search_space.cost.latency import measure
-from search_space.lightnl import affinity_first, compact_channels, contexts
+from search_space.lightnl.macs import compact_channels
+from search_space.lightnl.products import affinity_first, contexts
 from search_space.mixed import mixed_product
 from strategies import AutoNL
 from strategies.autonl.gated_lightnl import affinity_steps, nested_candidates

@@ -21,7 +21,7 @@ def compact_channels(channels: int, ratio: float) -> int:
 
 def compact_positions(height: int, width: int, stride: int) -> int:
     """``p = ⌈H/s⌉·⌈W/s⌉``, the positions ``[::s, ::s]`` that are attended to."""
-    return math.ceil(height / stride) * math.ceil(width / stride)
+    return -(-height // stride) * -(-width // stride)
 
 
 def product_macs(channels: int, height: int, width: int, ratio: float, stride: int) -> tuple[int, int]:
