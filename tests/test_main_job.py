@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from functools import reduce
 
 import pandas as pd
@@ -16,10 +18,12 @@ import pytest
 import requests
 import torch
 import yaml
-from nnictl_experiment import ROOT, free_port, nni_experiment, processes_of
+from nnictl_experiment import ROOT, nni_experiment, processes_of
+from python_environment import environment_at
 
 from analysis import Experiment, trials
 from search_space import build, load_skeleton
+from trials.installation import stamp_of
 
 SKELETON = load_skeleton('cued')
 pytestmark = [pytest.mark.slow, pytest.mark.experiment]
@@ -148,32 +152,44 @@ def test_a_trial_leaves_the_weights_of_its_network(finished_experiment):
         network.load_state_dict(torch.load(file.parent / 'network.pt', weights_only=True))
 
 
-def test_run_sh_runs_an_experiment_to_its_report(configuration, tmp_path):
-    """With one strategy and one trial of a few steps, and its test."""
+def test_run_sh_can_be_interrupted_and_goes_on_to_its_report(configuration, tmp_path):
+    """In a folder with a space, with one strategy and one trial of a few steps, and its test."""
+    clone = tmp_path / 'a clone'
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns('.*', 'report-*', 'build', '__pycache__'))
+    environment_at(clone / '.venv')
+    (clone / '.venv' / stamp_of('').name).touch()
     arguments = configuration['tuner']['classArgs']
     recipe = arguments['retrain'] | {'dataset/canvases': 128, 'batch_size': 16}
     small = {'strategies': {'random': {'class': 'nni.nas.strategy.Random'}}, 'retrain': recipe, 'budget': 1}
     tuner = configuration['tuner'] | {'classArgs': {**arguments, **small, 'test_runs': 1}}
-    config = ROOT / f'.{tmp_path.name}-{os.getpid()}.yaml'  # beside experiment.yaml, whose paths are relative to it
-    config.write_text(yaml.safe_dump(configuration | {'tuner': tuner}))
-    environment = {**os.environ, 'HOME': str(tmp_path), 'PORT': str(free_port()), 'PYTHON': sys.executable}
-    try:
-        done = subprocess.run(
-            ['bash', 'run.sh', config.name],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        folder = ROOT / re.search(r'report-\w+', done.stdout)[0]
-        assert '<html' in (folder / 'report.html').read_text()
-        shutil.rmtree(folder)
-        assert 'DONE' in done.stdout
-        assert re.search(r'its web UI: http://127\.0\.0\.1:\d+/[0-9a-f]{16}/', done.stdout)
-    finally:
-        config.unlink()
-    _, left = psutil.wait_procs(processes_of(str(tmp_path)), timeout=30)
-    assert not left
+    (clone / 'small.yaml').write_text(yaml.safe_dump(configuration | {'tuner': tuner}))
+    home = tmp_path / 'home'
+    environment = {**os.environ, 'HOME': str(home), 'PYTHON': sys.executable, 'PYTHONPATH': str(clone)}
+    environment.pop('PORT', None)
+
+    def run_sh(*arguments):
+        out = (tmp_path / 'said').open('w')
+        command = ['bash', 'run.sh', *arguments]
+        options = {'cwd': clone, 'env': environment, 'stdout': out, 'stderr': subprocess.STDOUT}
+        return subprocess.Popen(command, start_new_session=True, **options)
+
+    running = run_sh('small.yaml')
+    until = time.monotonic() + 300
+    while not any('NNI_TRIAL_JOB_ID' in process.environ() for process in processes_of(str(home))):
+        assert time.monotonic() < until, (tmp_path / 'said').read_text()
+        time.sleep(0.1)
+    for _ in range(3):
+        os.killpg(running.pid, signal.SIGINT)  # as the terminal does, to all of the group
+        time.sleep(0.2)
+    assert running.wait(120) == 130
+    said = (tmp_path / 'said').read_text()
+    assert 'Traceback' not in said
+    assert not processes_of(str(home))
+    experiment = re.search(r'\nStopping experiment (\w+); to go on: bash run.sh resume \1 ', said)[1]
+
+    assert run_sh('resume', experiment).wait(600) == 0, (tmp_path / 'said').read_text()
+    said = (tmp_path / 'said').read_text()
+    assert re.search(r'its web UI: http://127\.0\.0\.1:\d+/[0-9a-f]{16}/', said)
+    assert f'Experiment {experiment}: DONE' in said
+    assert '<html' in (clone / f'report-{experiment}' / 'report.html').read_text()
+    assert not processes_of(str(home))

@@ -13,9 +13,9 @@ from nnictl_experiment import ROOT
 README = (ROOT / 'README.md').read_text()
 
 TESTED = {
-    'bash run.sh': 'test_run_sh_runs_an_experiment_to_its_report',
+    'bash run.sh': 'test_run_sh_can_be_interrupted_and_goes_on_to_its_report',
     'bash run.sh tests': 'the tests themselves',
-    'bash run.sh experiments/imagenet.yaml': 'test_run_sh_runs_an_experiment_to_its_report',
+    'bash run.sh experiments/imagenet.yaml': 'test_run_sh_can_be_interrupted_and_goes_on_to_its_report',
     'pip install -e .': 'run.sh, which the tests are run by',
     'nnictl create --config experiment.yaml': 'test_it_ends_done_with_a_table_of_all_strategies',
     'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',

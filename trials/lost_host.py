@@ -24,7 +24,7 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.launcher import get_stopped_experiment_config_json
 from nni.tools.nnictl.config_utils import Experiments
 
-__all__ = ['drop_host']
+__all__ = ['drop_host', 'resume']
 
 KEEPER_SECONDS = 30
 """How long after the manager's end its processes on the hosts try to reach it: a new one must not be taken for it."""
@@ -53,7 +53,7 @@ def drop_host(experiment: str, host: str) -> None:
         changed = json.dumps(_without(parameters, host))
         connection.execute('update ExperimentProfile set params = ? where revision = ?', (changed, revision))
         _end_running_trials(connection)
-    _resume(experiment, record['port'], record.get('prefixUrl'))
+    resume(experiment, record['port'], record.get('prefixUrl'))
 
 
 def _profile(database: Path) -> dict:
@@ -91,8 +91,15 @@ def _end_running_trials(connection: sqlite3.Connection) -> None:
             )
 
 
-def _resume(experiment: str, port: int, prefix: str | None) -> None:
-    """What ``nnictl resume`` does, which would leave out the prefix that the web server is behind."""
-    resumed = Experiment(ExperimentConfig(**get_stopped_experiment_config_json(experiment)), id=experiment)
+def resume(experiment: str, port: int, prefix: str | None) -> None:
+    """What ``nnictl resume`` does, which would leave out the prefix that the web server is behind.
+
+    Raises:
+        ValueError: nnictl knows no such experiment, or it has not been stopped.
+    """
+    stopped = get_stopped_experiment_config_json(experiment)
+    if stopped is None:
+        raise ValueError(f'no experiment {experiment!r} that nnictl knows and that has been stopped')
+    resumed = Experiment(ExperimentConfig(**stopped), id=experiment)
     resumed._action, resumed.url_prefix = 'resume', prefix
     resumed.start(port, run_mode=RunMode.Detach)
