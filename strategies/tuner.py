@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from nni.tuner import Tuner
 
+from search_space.rules import one_line
+
+from .experiment.arguments import argument_problems
 from .experiment.end_with_manager import end_with_manager
 from .experiment.nni_manager import NniManager
 
@@ -26,32 +29,39 @@ _logger = logging.getLogger(__name__)
 class StrategyTuner(Tuner):
     """To NNI's manager a tuner, to strategies of NNI what runs their models: :class:`.comparison.Comparison`.
 
-    Where the arguments or the search space are not valid it says why in the experiment's log and stops the experiment:
-    NNI itself would keep its manager for a tuner that is not there. ``python -m trials check`` finds the same before.
+    Where its start fails, as with arguments that are not valid, it says why in a line of the experiment's log and stops
+    the experiment: NNI itself would keep its manager for a tuner that is not there. ``python -m trials check`` finds
+    nearly all of that before.
 
     Args:
         manager: makes what asks and tells NNI's manager.
         arguments: the comparison's, from ``classArgs`` of ``experiment.yaml``.
     """
 
-    def __init__(self, manager=NniManager, **arguments):
+    def __init__(self, *, manager=NniManager, **arguments):
+        if not callable(manager):  # it is one of the file's, and unknown
+            manager, arguments['manager'] = NniManager, manager
         self._manager, self._arguments = manager, arguments
         self._comparison: Comparison | None = None
         end_with_manager()
 
     def update_search_space(self, search_space):
-        """Raises ValueError where the arguments or the search space are not valid."""
+        """Raises ValueError where arguments or search space are not valid, and whatever else ends the start."""
         if self._comparison is not None:
             _logger.error('the search space of a running experiment stays as it is: what was tried would not fit')
             return
         try:
+            problems = argument_problems(self._arguments)
+            if problems:
+                raise ValueError('; '.join(problems))
             from search_space import nni_nas  # noqa: F401 - before NNI's strategies, in the order they need
 
             from .experiment.comparison import Comparison
 
             self._comparison = Comparison(**self._arguments, manager=self._manager, search_space=search_space)
-        except ValueError as error:
-            _logger.error('%s', error)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
+            _logger.error('the experiment is stopped: %s', one_line(reason))
             threading.Thread(target=self._manager().stop_experiment, daemon=True).start()
             raise
 

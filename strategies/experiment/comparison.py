@@ -25,6 +25,7 @@ from .bounded_space import BudgetedSpace
 from .engine import TrialEngine, TrialRequest
 from .nni_manager import NniManager
 from .one_shot_trial import OneShotTrial, search_passes
+from .own_strategy import UnusableStrategy, is_own, try_strategy
 from .requests import key
 from .strategy_class import make_strategy, strategy_class
 
@@ -173,7 +174,16 @@ class Comparison:
         self.strategies: dict[str, Strategy] = {}
         self.engines: dict[str, TrialEngine] = {}
         self._spaces: dict[str, BudgetedSpace] = {}
-        self._contenders = {name: contender(name, arguments) for name in strategies}
+        self._contenders = {}
+        for name, own in strategies.items():
+            try:
+                if is_own(own['class']):
+                    try_strategy(name, arguments)
+                self._contenders[name] = contender(name, arguments)
+            except UnusableStrategy as error:
+                _logger.error('%s; the others go on', error)
+        if not self._contenders:
+            raise ValueError('no strategy is left to run')
         cost = macs(self.skeleton)
         for name, made in self._contenders.items():
             self.strategies[name] = made.strategy
@@ -286,7 +296,7 @@ class Comparison:
         engine = self.engines[name]
         try:
             self.strategies[name](self._spaces[name], engine)
-        except Exception:
+        except BaseException:  # its sys.exit() would end this thread alone, and nobody would hear of it
             _logger.exception('strategy %s failed; the others go on', name)
             engine.drop_queue()
         engine.close()

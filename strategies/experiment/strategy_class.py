@@ -8,9 +8,26 @@ from typing import Any, get_type_hints
 
 import typeguard
 
+from search_space.rules import number, one_line, shown, whole
 from search_space.skeleton import closest
 
 __all__ = ['make_strategy', 'strategy_class']
+
+NNI_RULES = {
+    'arc_learning_rate': number(above=0),
+    'batches_per_update': number(above=0),
+    'gradient_clip_val': number(above=0),
+    'log_prob_every_n_step': whole(1),
+    'max_collect': whole(1, 1_000_000),
+    'mutation_prob': number(0, 1),
+    'population_size': whole(1, 1_000_000),
+    'replay_buffer_size': whole(1, 1_000_000),
+    'sample_size': whole(1, 1_000_000),
+    'seed': whole(0, 2**32 - 1),  # NumPy's
+    'trial_per_collect': whole(1, 1_000_000),
+    'warmup_epochs': whole(0, 100_000),
+}
+"""What arguments of NNI's strategies may be: it checks few of them itself."""
 
 
 def strategy_class(path: str) -> type:
@@ -21,12 +38,13 @@ def strategy_class(path: str) -> type:
     """
     module, _, name = path.rpartition('.')
     try:
-        cls = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        hint = closest(name, [n for n in dir(importlib.import_module(module)) if n[0].isupper()])
-        raise ValueError(f'no strategy class {path!r}: {module} has no {name!r}; {hint}') from None
+        imported = importlib.import_module(module)
+        cls = getattr(imported, name, None)
     except Exception as error:  # the module may be the user's own, and anything may be wrong with it
         raise ValueError(f'no strategy class {path!r}: {_one_line(error)}') from None
+    if cls is None:
+        hint = closest(name, [n for n in dir(imported) if n[:1].isupper()])
+        raise ValueError(f'no strategy class {path!r}: {module} has no {name!r}; {hint}')
     from nni.nas.strategy.base import Strategy
 
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
@@ -50,10 +68,14 @@ def make_strategy(path: str, arguments: dict[str, Any]):
             try:
                 typeguard.check_type(arguments[name], hint)
             except typeguard.TypeCheckError:
-                shown = getattr(hint, '__name__', str(hint))
-                raise ValueError(f'{path}: {name} must be {shown}, not {arguments[name]!r}') from None
+                wanted = getattr(hint, '__name__', str(hint))
+                raise ValueError(f'{path}: {name} must be {wanted}, not {shown(arguments[name])}') from None
             except Exception:  # a hint that cannot be checked here
                 continue
+    if cls.__module__.startswith('nni.'):
+        for name, rule in NNI_RULES.items():
+            if arguments.get(name) is not None:
+                rule.check(f'{path}: {name}', arguments[name])
     try:
         return cls(**arguments)
     except Exception as error:  # whatever the class raises, it is what is wrong with its arguments
@@ -86,5 +108,5 @@ def _type_hints(cls: type) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    text = ' '.join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, ValueError) and text else f'{type(error).__name__}: {text}'

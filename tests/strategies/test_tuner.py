@@ -34,6 +34,8 @@ def _quick_polling(monkeypatch):
     sleep = time.sleep
     monkeypatch.setattr(time, 'sleep', lambda seconds: sleep(min(seconds, 0.002)))
     monkeypatch.setattr('strategies.experiment.comparison.GRACE_SECONDS', {True: 0.4, False: 0.01})
+    # Not in a process of their own, which takes seconds: test_own_strategy does that.
+    monkeypatch.setattr('strategies.experiment.comparison.try_strategy', lambda name, arguments: None)
 
 
 class Manager:
@@ -572,3 +574,37 @@ def test_an_unknown_strategy_class_is_refused(path):
 def test_the_tuner_starts_without_the_slow_imports():
     code = "import sys, strategies.tuner; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+FAILED_STARTS = {
+    'a misspelt key': ({'budgetx': 1}, "unknown key 'budgetx'; did you mean 'budget'?"),
+    'a missing key': ({'retrain': None}, 'retrain must be a mapping'),
+    'a key that is no argument': ({'manager': 3}, "unknown key 'manager'"),
+    'a space that is none': ({'search_space': [1]}, 'a search space is a mapping of labels, not [1]'),
+    'a probability of two': (
+        {'strategies': {'evolution': {**EVOLUTION, 'mutation_prob': 2}}},
+        'mutation_prob must be a number from 0 to 1, not 2',
+    ),
+    'what nobody foresaw': ({'search_space': None}, 'TypeError'),
+}
+
+
+@pytest.mark.parametrize(('change', 'message'), FAILED_STARTS.values(), ids=FAILED_STARTS)
+def test_a_start_that_fails_ends_the_experiment_with_a_line_in_its_log(change, message, caplog, monkeypatch):
+    arguments = {'skeleton': 'cued', 'strategies': {'random': RANDOM}, 'budget': 4, 'retrain': {'epochs': 2}}
+    manager, space = Manager(), change.pop('search_space', SPACE)
+    if space is None:
+        space = SPACE
+        monkeypatch.setattr('strategies.experiment.comparison.macs', None)
+    tuner = (
+        StrategyTuner(**arguments | change)
+        if 'manager' in change
+        else StrategyTuner(manager=lambda: manager, **arguments | change)
+    )
+    tuner._manager = lambda: manager
+    with pytest.raises((ValueError, TypeError)):
+        tuner.update_search_space(space)
+    assert manager.done.wait(5)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == 'ERROR']
+    assert line.startswith('the experiment is stopped: ')
+    assert message in line
