@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,12 +23,14 @@ __all__ = [
     'Row',
     'Skeleton',
     'candidates_of',
+    'canonical_sample',
     'closest',
     'idle_choices',
     'load_skeleton',
     'nni_search_space',
     'parse_skeleton',
     'shipped_skeletons',
+    'shown',
 ]
 
 PRESENT, ABSENT = 'present', 'absent'
@@ -236,13 +238,10 @@ class Skeleton:
         Raises:
             ValueError: as :meth:`check_sample`.
         """
-        sample = self.check_sample(sample)
+        sample, insertions = self.check_sample(sample), {}
         for index, row in enumerate(self.rows):
-            chosen = (sample.get(label(index, key), row.candidates(key)[0]) for key in ('presence', 'lightnl'))
-            for key in idle_choices(*chosen):
-                if label(index, key) in sample:
-                    sample[label(index, key)] = row.candidates(key)[0]
-        return sample
+            insertions |= {label(index, key): row.candidates(key)[0] for key in ('presence', 'lightnl')}
+        return canonical_sample(self.choices(), insertions | sample)
 
     def networks(self) -> Iterator[Sample]:
         """Every network of the space once, as its canonical sample: fewer than :meth:`size`, and never all of a large
@@ -271,6 +270,33 @@ def idle_choices(presence, lightnl) -> tuple[str, ...]:
     if presence == ABSENT:
         return tuple(key for key in Row.SEARCHED if key != 'presence')
     return ('lightnl_ratio', 'lightnl_stride') if lightnl == ABSENT else ()
+
+
+def shown(sample: Sample) -> Sample:
+    """The choices of ``sample`` that show in its network: all but an absent row's and an absent LightNL's.
+
+    A row or position that has no choice of ``presence`` or of ``lightnl`` has the one that is not chosen.
+    """
+    return {
+        name: candidate
+        for name, candidate in sample.items()
+        for place, key in [name.rpartition('/')[::2]]
+        if key not in idle_choices(*(sample.get(f'{place}/{k}', PRESENT) for k in ('presence', 'lightnl')))
+    }
+
+
+def canonical_sample(choices: Mapping[str, tuple], sample: Sample) -> Sample:
+    """What tells a network from others: ``sample`` in the order of ``choices``, with the first candidate of each choice
+    that does not show.
+
+    Two samples of a space are the same network exactly when their canonical samples are equal.
+
+    Args:
+        choices: label to candidates, of the space.
+        sample: has a candidate for each of them; and may say what is fixed in the space.
+    """
+    showing = shown(sample)
+    return {name: showing.get(name, candidates[0]) for name, candidates in choices.items()}
 
 
 def row_name(index: int) -> str:

@@ -14,6 +14,7 @@ from ..lightnl.macs import lightnl_macs, squeeze_channels
 from ..skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, label
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ['Cost', 'CostTable', 'macs', 'params']
@@ -113,13 +114,21 @@ class _Group:
         """The cost of the group's shares together, a scalar."""
         import torch
 
-        axes = [torch.stack([weights[name] for name in labels]).to(torch.float64) for labels in self.labels]
-        if axes:
-            self.table = self.table.to(axes[0].device)  # and there it stays: a copy a step would wait for the GPU
+        axes = [torch.stack([weights[name] for name in labels]) for labels in self.labels]
+        if axes:  # and there the table stays: a copy a step would wait for the GPU
+            self.table = self.table.to(axes[0].device, _precise(axes[0].device))
+            axes = [axis.to(self.table.dtype) for axis in axes]
         cost, shares = self.table, len(self.table)
         for axis in axes:
             cost = torch.bmm(axis[:, None], cost.reshape(shares, axis.shape[1], -1))
         return cost.sum()
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    """The type that costs are summed in on a device: Apple's GPUs have no float64."""
+    import torch
+
+    return torch.float32 if device.type == 'mps' else torch.float64
 
 
 class Cost:
@@ -161,6 +170,10 @@ class Cost:
             shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
         return cls(shares, fixed)
 
+    def choices(self) -> dict[str, tuple]:
+        """Label to candidates, of all that the cost depends on."""
+        return {name: candidates for share in self.shares for name, candidates in share.choices.items()}
+
     def __call__(self, sample: Sample) -> float:
         """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
         return self.fixed + sum(share(sample) for share in self.shares)
@@ -171,7 +184,7 @@ class Cost:
         return self.fixed + low, self.fixed + high
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
-        """The cost as a function of weights; a float64 scalar, differentiable in them.
+        """The cost as a function of weights, differentiable in them; a scalar, of float64 where the device has it.
 
         Args:
             weights: label to the weights of its candidates, `(candidates,)`, in the space's order.
