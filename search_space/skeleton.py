@@ -30,7 +30,7 @@ __all__ = [
     'nni_search_space',
     'parse_skeleton',
     'shipped_skeletons',
-    'shown',
+    'visible',
 ]
 
 PRESENT, ABSENT = 'present', 'absent'
@@ -272,8 +272,8 @@ def idle_choices(presence, lightnl) -> tuple[str, ...]:
     return ('lightnl_ratio', 'lightnl_stride') if lightnl == ABSENT else ()
 
 
-def shown(sample: Sample) -> Sample:
-    """The choices of ``sample`` that show in its network: all but an absent row's and an absent LightNL's.
+def visible(sample: Sample) -> Sample:
+    """The choices of ``sample`` that show in its network: all but those of an absent row or an absent LightNL.
 
     A row or position that has no choice of ``presence`` or of ``lightnl`` has the one that is not chosen.
     """
@@ -295,8 +295,8 @@ def canonical_sample(choices: Mapping[str, tuple], sample: Sample) -> Sample:
         choices: label to candidates, of the space.
         sample: has a candidate for each of them; and may say what is fixed in the space.
     """
-    showing = shown(sample)
-    return {name: showing.get(name, candidates[0]) for name, candidates in choices.items()}
+    seen = visible(sample)
+    return {name: seen.get(name, candidates[0]) for name, candidates in choices.items()}
 
 
 def row_name(index: int) -> str:

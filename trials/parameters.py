@@ -9,6 +9,7 @@ from typing import Any
 from search_space.rules import MOST_THREADS, NAME, TEXT, TRUTH, Rule, number, one_of, shown, whole
 from search_space.skeleton import Skeleton, closest, load_skeleton
 from strategies.experiment.arguments import CLASS_RULE, EPOCHS, HELD_OUT, HELD_OUT_RULE
+from strategies.experiment.seeds import SEED
 
 from .datasets import DATASETS, check_arguments
 from .training.evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
@@ -26,7 +27,7 @@ _GIVEN = Rule(lambda v: isinstance(v, str) and '\0' not in v, 'the folder of a t
 RULES = {
     'strategy': NAME,
     'stage': one_of(*STAGES),
-    'seed': whole(0),
+    'seed': SEED,
     'skeleton': TEXT,
     'dataset': one_of(*DATASETS),
     'epochs': EPOCHS,
@@ -237,6 +238,12 @@ class TrialParameters:
             )
         if self.gradient_clip:
             raise ValueError('trial parameter gradient_clip is not for a search: give its strategy gradient_clip_val')
+        clips = self.search_arguments.get('gradient_clip_val')
+        if clips and self.precision == '16-mixed' and self.search_class != 'strategies.AutoNL':
+            raise ValueError(
+                f'trial parameter precision: {self.search_class} clips the gradients of a scaled loss in 16-mixed; '
+                f'take bf16-mixed or 32, or leave out gradient_clip_val'
+            )
 
         for label in self.network:
             raise ValueError(f'trial parameter {shown(label)} is not for a search: it is a choice of a network')

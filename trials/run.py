@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import itertools
 import json
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from search_space.whole_file import write_whole
 from strategies import Course
 from strategies.autonl.finite_loss import FiniteLoss
 from strategies.experiment.one_shot_trial import search_passes
+from strategies.experiment.seeds import derived_seed
 from strategies.experiment.strategy_class import strategy_class
 
 from . import datasets
@@ -30,6 +32,7 @@ from .given_networks import inherit, load_teacher
 from .parameters import TrialParameters
 from .training.checkpoint import EpochCheckpoint
 from .training.evaluator import evaluator, loader
+from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
 from .trial_folder import RECORD, WEIGHTS
 
 __all__ = ['run_trial', 'save_trial']
@@ -85,7 +88,7 @@ def run_trial(
         ValueError: the data or a network that the trial is given is not there or does not fit.
     """
     torch.set_num_threads(trial.threads)
-    pl.seed_everything(trial.seed, verbose=False)
+    pl.seed_everything(derived_seed(trial.seed, 'trial'), verbose=False)
     skeleton = trial.space()
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     datasets.check_fit(parts, skeleton, trial.dataset)
@@ -151,6 +154,8 @@ def _search(trial, parts, course, make_evaluator):
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **_recipe(trial))
     checking.module.set_model(network)
+    batches = loader(weights_part, trial.batch_size, derived_seed(trial.seed, 'statistics'), trial.workers)
+    estimate_statistics(network, itertools.islice(batches, STATISTICS_BATCHES), checking.trainer.strategy.root_device)
     measured = checking.trainer.validate(
         checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
     )

@@ -63,8 +63,8 @@ class Variant:
 
     Attributes:
         arguments: of AutoNL, that are others.
-        patches: attribute of a class or module of ``strategies`` (``module.Class.name``) to what takes its place there,
-            a function of this file.
+        patches: attribute of a class or module of ``strategies.autonl`` (``module.Class.name``) to what takes its
+            place there, a function of this file.
         one_budget: a search for each budget, not one for all.
         no_budget: a search without one.
         one_step: an epoch is one pass over the data even after warm-up.
@@ -87,7 +87,7 @@ VARIANTS = {
     'default': Variant(),
     'folded kernel': Variant(patches={'gated_lightnl.GatedInsertion.norm': 'folded_norm'}),
     'soft gates': Variant(patches={'gate.gate': 'soft_gate'}),
-    'one level': Variant(patches={'autonl_module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
+    'one level': Variant(patches={'module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
     'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
     'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
     'nothing drawn': Variant({'drawn_share': 0.0}),
@@ -95,8 +95,8 @@ VARIANTS = {
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
-    'gates alone': Variant(patches={'autonl_module.front': 'no_front'}, one_budget=True),
-    'selection alone': Variant({'threshold_learning_rate': 0.0}),
+    'gates alone': Variant(patches={'module.front': 'no_front'}, one_budget=True),
+    'selection alone': Variant({'threshold_travel': 0.0}),
 }
 
 
@@ -136,8 +136,7 @@ def one_level_step(module, batch, batch_idx):
     """One step of weights and thresholds, on the training batch: ``cross-entropy + λ · log(cost)`` after warm-up."""
     from torch import is_tensor
 
-    architecture = module.architecture_optimizers()
-    architecture.zero_grad()
+    weights, thresholds = module._optimizers()
     result = module.training_module.training_step(batch['train'], batch_idx)
     loss = result if is_tensor(result) else result['loss']
     module.loss_name = 'weight loss'
@@ -145,15 +144,18 @@ def one_level_step(module, batch, batch_idx):
     if learns:
         cost = module.cost.expected(module.choice_weights())
         loss = loss + module.objective(cost)
-    module.advance_optimization(loss, batch_idx, module.gradient_clip_val)
+    weights.zero_grad()
+    thresholds.zero_grad()
+    module.manual_backward(loss)
+    weights.step()
     if learns:
-        architecture.step()
-        module.objective.adapt(cost.detach())
+        thresholds.step()
+        module.objective.adapt(cost.detach(), module._threshold_steps())
     module.advance_lr_schedulers(batch_idx)
     return result
 
 
-def no_front(cost, budgets, sample, loss):
+def no_front(measured, budgets, sample, least_fill):
     """In place of the selection: what the gates have chosen."""
     return [sample for _ in budgets]
 
@@ -165,19 +167,19 @@ def made_otherwise(variant: Variant) -> Iterator[list[float]]:
     from strategies.autonl import gate
     from strategies.autonl.module import AutoNLModule
 
-    select, hard = AutoNLModule._select, gate.gate
+    find, hard = AutoNLModule._find, gate.gate
     lost: list[float] = []
 
-    def measured_select(module) -> None:
+    def measured_find(module) -> None:
         if not lost:  # it is called once more when training has ended
             lost.append(left_behind(module))
         with patch.object(gate, 'gate', hard):
-            select(module)
+            find(module)
 
     with ExitStack() as stack:
         for place, replacement in variant.patches.items():
-            stack.enter_context(patch(f'strategies.{place}', globals()[replacement]))
-        stack.enter_context(patch.object(AutoNLModule, '_select', measured_select))
+            stack.enter_context(patch(f'strategies.autonl.{place}', globals()[replacement]))
+        stack.enter_context(patch.object(AutoNLModule, '_find', measured_find))
         yield lost
 
 
@@ -334,7 +336,7 @@ def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
     from benchmarks.quality.one_shot_search import trial_and_clip
     from strategies.experiment.strategy_class import make_strategy
 
-    trial_and_clip({'seed': 0, 'class': 's', **recipe})
+    trial_and_clip({'seed': 0, 'class': 'strategies.AutoNL', **recipe})
     for name in variants:
         own = {**arguments, **VARIANTS[name].arguments}
         make_strategy(own.pop('class'), own)

@@ -21,8 +21,9 @@ from torch import nn
 
 from search_space import LightNLSpace
 from search_space.skeleton import Sample
-from strategies.autonl.selection import measuring
+from strategies.autonl.batch_statistics import batches_own_statistics
 from strategies.experiment.one_shot_trial import search_passes
+from strategies.experiment.seeds import derived_seed
 from strategies.experiment.strategy_class import strategy_class
 from trials import datasets
 from trials.parameters import TrialParameters
@@ -58,7 +59,7 @@ class FinishedSearch:
         classifier = self.module.training_module
         classifier.set_model(self.supernet.freeze(sample))
         try:
-            with measuring(classifier):
+            with batches_own_statistics(classifier):
                 return accuracy(classifier, self.held_out)
         finally:
             classifier.set_model(self.supernet)
@@ -98,7 +99,7 @@ def search(parameters: dict[str, Any]) -> FinishedSearch:
         logging.getLogger(name).setLevel(logging.ERROR)
     trial, clip = trial_and_clip(parameters)
     torch.set_num_threads(trial.threads)
-    pl.seed_everything(trial.seed, verbose=False)
+    pl.seed_everything(derived_seed(trial.seed, 'trial'), verbose=False)
     skeleton = trial.space()
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)

@@ -442,7 +442,7 @@ def check(settings: Settings, names: list[str]) -> None:
     from benchmarks.quality.one_shot_search import trial_and_clip
     from strategies.experiment.strategy_class import make_strategy
 
-    trial_and_clip({'seed': 0, 'class': 's', **settings.recipe})
+    trial_and_clip({'seed': 0, 'class': 'strategies.AutoNL', **settings.recipe})
     logging.getLogger('nni').setLevel(logging.ERROR)
     for name in names:
         arguments = dict(settings.strategies[name])

@@ -52,7 +52,7 @@ LARGEST, WEIGHT, THRESHOLD, SEARCH, COST = (
 )
 # The thresholds keep still below every norm: with all gates open no part of the supernet could be left out.
 STRATEGIES = {
-    SEARCH: lambda: AutoNL(warmup_epochs=0, threshold_learning_rate=0.0),
+    SEARCH: lambda: AutoNL(warmup_epochs=0, threshold_travel=0.0),
     'NNI DARTS': DARTS,
     'NNI GumbelDARTS': GumbelDARTS,
 }

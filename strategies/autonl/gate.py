@@ -83,6 +83,7 @@ class Threshold(nn.Module):
         self.register_buffer('norm', torch.zeros(gates))
         # Not buffers: to branch on a tensor is to wait for the GPU, and a step has a hundred thresholds.
         self.observed = self.active = False
+        self.draws = False  # is the network one that is drawn, and not the gates'?
         self.drawn: Tensor | None = None  # gates in place of its own
 
     def get_extra_state(self) -> dict[str, bool]:
@@ -99,7 +100,7 @@ class Threshold(nn.Module):
             running_mean: is ``norm`` one batch's, to be averaged over batches? If not it stands for itself.
         """
         norm = norm.to(self.norm.dtype)  # in mixed precision it comes in the lower one
-        if self.training:
+        if self.training and not (running_mean and self.draws):
             self.norm.lerp_(norm.detach(), self.momentum if running_mean and self.observed else 1.0)
             self.observed = True
         if self.drawn is not None:
@@ -109,13 +110,19 @@ class Threshold(nn.Module):
         return gate(norm - self.t, at=self.norm - self.t.detach())
 
     @contextmanager
-    def taking(self, candidate: int) -> Iterator[None]:
-        """Within, the gates `(n,)` are those that choose the candidate of this index, and take no gradient."""
-        self.drawn = (torch.arange(len(self.t), device=self.t.device) < candidate).to(self.t.dtype)
+    def drawing(self, candidate: int | None) -> Iterator[None]:
+        """Within, the network is a drawn one, not the gates': a running mean, which decides for them, is left as it is.
+
+        Args:
+            candidate: index of the one to take, by gates `(n,)` without a gradient; None leaves the gates their own.
+        """
+        self.draws = True
+        if candidate is not None:
+            self.drawn = (torch.arange(len(self.t), device=self.t.device) < candidate).to(self.t.dtype)
         try:
             yield
         finally:
-            self.drawn = None
+            self.draws, self.drawn = False, None
 
     def warmup_gates(self) -> Tensor:
         """The gates before :meth:`activate`, `(n,)`: all open."""

@@ -6,14 +6,11 @@ import math
 
 import numpy as np
 
-from search_space import PRESENT, Cost
+from search_space import Cost
 from search_space.cost.macs import CostTable
-from search_space.skeleton import Sample, idle_choices
+from search_space.skeleton import Sample, visible
 
-__all__ = ['TOLERANCE', 'best_within', 'check_budget', 'effective']
-
-TOLERANCE = 0.05
-"""A budget is filled to at least this fraction less than it, where the space holds such a network."""
+__all__ = ['best_within', 'check_budget']
 
 UNITS = 20_000
 """Into how many units what a budget leaves is divided at most; costs are rounded up, so that none is exceeded."""
@@ -32,14 +29,6 @@ def check_budget(cost: Cost, budget: float, unit: str) -> None:
             f'no network of the space meets a budget of {asked} {unit}: '
             f'the smallest costs {smallest}, the largest {largest}'
         )
-
-
-def effective(choices: Sample) -> Sample:
-    """``choices`` of one row or position without those that do not show: an absent row's, an absent LightNL's."""
-    of_key = {label.rpartition('/')[2]: label for label in choices}
-    presence, lightnl = (choices[of_key[key]] if key in of_key else PRESENT for key in ('presence', 'lightnl'))
-    idle = {of_key.get(key) for key in idle_choices(presence, lightnl)}
-    return {label: candidate for label, candidate in choices.items() if label not in idle}
 
 
 def best_within(cost: Cost, losses: dict[str, dict], budget: float, at_least: float) -> Sample | None:
@@ -91,7 +80,7 @@ def _options(share: CostTable, losses: dict[str, dict]) -> list[tuple[float, flo
     for values, share_cost in share.costs.items():
         option_cost = share_cost - least
         sample = dict(zip(share.choices, values, strict=True))
-        loss = sum(losses[label][candidate] for label, candidate in effective(sample).items())
+        loss = sum(losses[label][candidate] for label, candidate in visible(sample).items())
         if option_cost not in best or loss < best[option_cost][1]:
             best[option_cost] = option_cost, loss, sample
     return list(best.values())

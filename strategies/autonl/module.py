@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,17 +13,22 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor
 
 from search_space import ABSENT, Cost
-from search_space.skeleton import Sample
+from search_space.skeleton import Sample, canonical_sample
 
+from .batch_statistics import batches_own_statistics, estimated_statistics, statistics_of
 from .finite_loss import FiniteLoss
 from .gate import Threshold
 from .objective import CostObjective
-from .selection import front, measuring
+from .selection import Measured, front
 
 __all__ = ['AutoNLModule']
 
-SELECTION_BATCHES = 20
-"""Held-out batches that a network is measured on when a budget is met."""
+BATCHES = 20
+"""Held-out batches that a network is measured on under a budget, and training batches that BN's statistics of a network
+found are estimated on."""
+
+UNDRAWN_EVERY = 5
+"""Of the steps that may draw candidates one in this many draws none: it shows the norms of the gates' own network."""
 
 
 class AutoNLModule(DartsLightningModule):
@@ -33,10 +39,15 @@ class AutoNLModule(DartsLightningModule):
     - a threshold step, on held-out data: ``cross-entropy + λ · log(cost)``, weights kept;
     - a weight step, on training data: the evaluator's own loss, thresholds kept.
 
-    In weight steps from the middle of warm-up on, each choice but those of presence takes, with the probability
-    ``drawn_share``, a candidate that is drawn instead of the gates' own.
+    What moves thresholds and λ is said for the search as a whole: of its T threshold steps each moves a threshold by
+    about ``threshold_travel / T``, more in the first epoch after warm-up than in the last, so that what is decided can
+    settle. So a setting means the same for a data set of any size, and for batches of any size.
 
-    Under budgets the last epoch ends with a selection, :func:`.selection.front`, and the gates are set to its network.
+    In most weight steps from the middle of warm-up on, each choice but those of presence and insertion takes, with the
+    probability ``drawn_share``, a candidate that is drawn instead of the gates' own.
+
+    After the last step come, under budgets, a selection, :func:`.selection.front`, to whose network of the largest
+    budget the gates are set; and for every network found BN's statistics, estimated on training data.
 
     Logged per epoch, beside what the evaluator logs: ``macs`` (the mean over the epoch's threshold steps), ``ms`` where
     latency is the cost, ``cost_weight`` (λ), ``threshold_loss`` (without the cost), and of every gate ``norm/LABEL``,
@@ -44,12 +55,18 @@ class AutoNLModule(DartsLightningModule):
 
     Source: the paper's section 3.2; Liu et al., "DARTS" (ICLR 2019), first order.
 
+    Attributes:
+        found: the networks found and BN's statistics of each, of several budgets in their order; empty until the end.
+
     Args:
         training_module: the evaluator's.
         costs: what is logged: name to cost; the last one is the objective's.
         objective: of the cost.
         budgets: that networks are selected for, in the objective's unit; none are none.
-        margin, drawn_share: see :class:`AutoNL`.
+        least_fill, threshold_travel, margin, drawn_share: see :class:`AutoNL`.
+
+    Raises:
+        ValueError: when training starts, the training loader has no length, or the evaluator several optimizers.
     """
 
     def __init__(
@@ -58,15 +75,17 @@ class AutoNLModule(DartsLightningModule):
         costs: dict[str, Cost],
         objective: CostObjective,
         budgets: Sequence[float],
+        least_fill: float,
+        threshold_travel: float,
         margin: float,
         drawn_share: float,
         warmup_epochs: int,
-        **kwargs,
+        gradient_clip_val: float | None,
     ):
-        super().__init__(training_module, warmup_epochs=warmup_epochs, **kwargs)
-        self.costs, self.objective, self.budgets, self.margin = costs, objective, tuple(budgets), margin
-        self.drawn_share = drawn_share
-        self.selected: list[Sample] = []
+        super().__init__(training_module, warmup_epochs=warmup_epochs, gradient_clip_val=gradient_clip_val)
+        self.costs, self.objective, self.budgets, self.least_fill = costs, objective, tuple(budgets), least_fill
+        self.threshold_travel, self.margin, self.drawn_share = threshold_travel, margin, drawn_share
+        self.found: list[tuple[Sample, dict[str, Tensor]]] = []
         self.loss_name = 'weight loss'  # of the step at hand
 
     @property
@@ -74,52 +93,68 @@ class AutoNLModule(DartsLightningModule):
         """The objective's cost."""
         return list(self.costs.values())[-1]
 
+    @property
+    def selected(self) -> list[Sample]:
+        """The networks found, of several budgets in their order; empty until the end."""
+        return [sample for sample, _ in self.found]
+
     def training_step(self, batch, batch_idx):
+        weights, thresholds = self._optimizers()
         if self.trainer.current_epoch >= self.warmup_epochs:
-            self._threshold_step(batch['val'], batch_idx)
-        with self._drawn_candidates(batch_idx):
-            loss_and_metrics = self.training_module.training_step(batch['train'], 2 * batch_idx + 1)
-        loss = loss_and_metrics['loss'] if isinstance(loss_and_metrics, dict) else loss_and_metrics
+            with thresholds.toggle_model():  # the weights' gradients are a third of a backward pass
+                self._threshold_step(thresholds, batch['val'], batch_idx)
+        with weights.toggle_model(), self._drawn_candidates(batch_idx):
+            return self._weight_step(weights, batch['train'], batch_idx)
+
+    def _optimizers(self):
+        """Lightning's optimizers of the weights and of the thresholds."""
+        *weights, thresholds = sorted(self.optimizers(), key=lambda opt: getattr(opt, 'is_arch_optimizer', False))
+        if len(weights) != 1:
+            raise ValueError(f'AutoNL: the evaluator must have one optimizer, not {len(weights)}')
+        return weights[0], thresholds
+
+    def _weight_step(self, optimizer, batch, batch_idx: int):
+        loss_and_metrics = self.training_module.training_step(batch, 2 * batch_idx + 1)
+        loss = _loss_of(loss_and_metrics)
         self.log('weight_loss', loss.detach(), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         self.loss_name = 'weight loss'
-        self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
+        self.training_module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, optimizer)
+        self.manual_backward(loss)
+        self.training_module.optimizer_step(self.trainer.current_epoch, batch_idx, optimizer)
         self.advance_lr_schedulers(batch_idx)
         return loss_and_metrics
+
+    def _threshold_step(self, optimizer, batch, batch_idx: int) -> None:
+        loss = _loss_of(self.training_module.training_step(batch, 2 * batch_idx))
+        weights_of = self.choice_weights()
+        for name, cost_of in self.costs.items():
+            cost = cost_of.expected(weights_of)
+            self.log(name, cost.detach(), on_step=False, on_epoch=True)
+        self.log('threshold_loss', loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
+        self.loss_name = 'threshold loss'
+        optimizer.zero_grad()
+        self.manual_backward(loss + self.objective(cost))
+        self.objective.adapt(cost.detach(), self._threshold_steps())
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer):
+        # Here, and not after the backward pass: in half precision gradients are those of a scaled loss until now.
+        if not getattr(optimizer, 'is_arch_optimizer', False):
+            self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, None)
+        return super().on_before_optimizer_step(optimizer)
 
     @contextmanager
     def _drawn_candidates(self, batch_idx: int) -> Iterator[None]:
         """What is drawn for a weight step, the same in all processes and after a resume."""
         with ExitStack() as stack:
-            if self.drawn_share and 2 * self.trainer.current_epoch >= self.warmup_epochs:
+            may_draw = self.drawn_share and 2 * self.trainer.current_epoch >= self.warmup_epochs
+            if may_draw and batch_idx % UNDRAWN_EVERY:
                 rng = np.random.default_rng((torch.initial_seed(), self.trainer.current_epoch, batch_idx))
                 for threshold in self.thresholds().values():
-                    if ABSENT not in threshold.candidates and rng.random() < self.drawn_share:
-                        stack.enter_context(threshold.taking(rng.integers(len(threshold.candidates))))
+                    draws = ABSENT not in threshold.candidates and rng.random() < self.drawn_share
+                    drawn = rng.integers(len(threshold.candidates)) if draws else None
+                    stack.enter_context(threshold.drawing(drawn))
             yield
-
-    def _threshold_step(self, batch, batch_idx: int) -> None:
-        optimizer = self.architecture_optimizers()
-        weights = [p for p in self.training_module.parameters() if p.requires_grad]
-        thresholds = {id(t) for t in self.arch_parameters()}
-        weights = [p for p in weights if id(p) not in thresholds]
-        optimizer.zero_grad()
-        for weight in weights:  # their gradients are not wanted here, and are a third of a backward pass
-            weight.requires_grad_(False)
-        try:
-            loss = self.training_module.training_step(batch, 2 * batch_idx)
-            loss = loss['loss'] if isinstance(loss, dict) else loss
-            weights_of = self.choice_weights()
-            for name, cost_of in self.costs.items():
-                cost = cost_of.expected(weights_of)
-                self.log(name, cost.detach(), on_step=False, on_epoch=True)
-            self.log('threshold_loss', loss.detach(), on_step=False, on_epoch=True, sync_dist=True)
-            self.loss_name = 'threshold loss'
-            self.manual_backward(loss + self.objective(cost))
-            self.objective.adapt(cost.detach())
-        finally:
-            for weight in weights:
-                weight.requires_grad_(True)
-        optimizer.step()
 
     def choice_weights(self) -> dict[str, Tensor]:
         """Label to the weights of its candidates, as the last forward pass used them."""
@@ -139,7 +174,12 @@ class AutoNLModule(DartsLightningModule):
         return [t for module in self.supernet_modules() for t in module.arch_parameters()]
 
     def configure_architecture_optimizers(self):
-        return torch.optim.Adam(self.arch_parameters(), self.arc_learning_rate)
+        return torch.optim.Adam(self.arch_parameters())  # its rate is set for each epoch
+
+    def on_train_start(self):
+        if not np.isfinite(self.trainer.num_training_batches):
+            raise ValueError('AutoNL: the training loader has no length, by which a search is divided into its steps')
+        return super().on_train_start()
 
     def on_train_epoch_start(self):
         if self.trainer.current_epoch == self.warmup_epochs:
@@ -148,10 +188,15 @@ class AutoNLModule(DartsLightningModule):
         self.architecture_optimizers().param_groups[0]['lr'] = self._threshold_learning_rate()
         return super().on_train_epoch_start()
 
+    def _threshold_steps(self) -> int:
+        """How many there are in the whole search, at least 1."""
+        return max(1, (self.trainer.max_epochs - self.warmup_epochs) * self.trainer.num_training_batches)
+
     def _threshold_learning_rate(self) -> float:
-        """Falls linearly over the epochs after warm-up, so that what is decided can settle."""
-        first, last = self.warmup_epochs, self.trainer.max_epochs
-        return self.arc_learning_rate * min(1.0, (last - self.trainer.current_epoch) / max(1, last - first))
+        """Of a step: its mean over the search is ``threshold_travel / T``, and it falls linearly, epoch by epoch."""
+        epochs = max(1, self.trainer.max_epochs - self.warmup_epochs)
+        left = min(epochs, self.trainer.max_epochs - self.trainer.current_epoch)
+        return self.threshold_travel / self._threshold_steps() * left / ((epochs + 1) / 2)
 
     def configure_callbacks(self):
         return [FiniteLoss()]
@@ -159,7 +204,7 @@ class AutoNLModule(DartsLightningModule):
     def on_train_batch_end(self, outputs, batch, batch_idx):
         if self.trainer.is_last_batch:  # and not when the epoch has ended, which callbacks are told of first
             if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
-                self._select()
+                self._find()
             self._log_gates()
         return super().on_train_batch_end(outputs, batch, batch_idx)
 
@@ -176,44 +221,67 @@ class AutoNLModule(DartsLightningModule):
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_end(self):
-        self._select()  # where training was ended before its last epoch
+        self._find()  # where training was ended before its last epoch
         return super().on_train_end()
 
-    def _select(self) -> None:
-        """Find the networks of the budgets, and set the gates to the one of the largest."""
-        if not self.budgets or self.selected:
+    def _find(self) -> None:
+        """Find the networks, and BN's statistics of each; the supernet is left as the one of the largest budget."""
+        if self.found:
             return
+        found = {}
+        with self._nothing_logged():
+            for index, set_gates in self._select() if self.budgets else [(0, lambda: None)]:
+                set_gates()
+                with estimated_statistics(self.training_module):
+                    self._losses(self._batches('train'))
+                found[index] = canonical_sample(self.cost.choices(), self.export()), statistics_of(self.model)
+        self.found = [found[index] for index in sorted(found)]
+
+    def _select(self) -> list[tuple[int, Callable[[], None]]]:
+        """For each budget, the smallest first: its place in the budgets, and what sets the gates to its network."""
         thresholds = self.thresholds()
         for threshold in thresholds.values():
             if not threshold.active:
                 threshold.activate(self.margin)
         learned = {label: threshold.t.detach().clone() for label, threshold in thresholds.items()}
-        batches = list(itertools.islice(self.trainer.train_dataloader['val'], SELECTION_BATCHES))
-        known: dict[tuple, float] = {}
+        batches = self._batches('val')
 
         def set_gates(sample: Sample) -> None:
             for label, threshold in thresholds.items():
                 threshold.t.data.copy_(learned[label])
                 threshold.choose(sample[label], self.margin)
 
-        def loss(sample: Sample) -> float:
-            key = tuple(sample.values())
-            if key not in known:
-                set_gates(sample)
-                known[key] = self._held_out_loss(batches)
-            return known[key]
+        def losses(sample: Sample) -> np.ndarray:
+            set_gates(sample)
+            return self._losses(batches)
 
-        with measuring(self.training_module):
-            self.selected = front(self.cost, self.budgets, self.export(), loss)
-        set_gates(self.selected[self.budgets.index(max(self.budgets))])
+        with batches_own_statistics(self.training_module):
+            samples = front(Measured(self.cost, losses), self.budgets, self.export(), self.least_fill)
+        order = sorted(range(len(samples)), key=lambda index: self.budgets[index])
+        return [(index, partial(set_gates, samples[index])) for index in order]
+
+    def _batches(self, part: str) -> list:
+        return list(itertools.islice(self.trainer.train_dataloader[part], BATCHES))
+
+    @contextmanager
+    def _nothing_logged(self) -> Iterator[None]:
+        log = self.training_module.log
+        self.training_module.log = lambda *args, **kwargs: None
+        try:
+            yield
+        finally:
+            self.training_module.log = log
 
     @torch.no_grad()
-    def _held_out_loss(self, batches: list) -> float:
-        """The evaluator's training loss of the present gates, the mean over batches (and processes)."""
-        total = 0.0
+    def _losses(self, batches: list) -> np.ndarray:
+        """The evaluator's training loss of the present gates, a batch (of all processes) each, `(batches,)`."""
+        losses = []
         for index, batch in enumerate(batches):
             batch = self.trainer.strategy.batch_to_device(batch)
             with self.trainer.precision_plugin.forward_context():
-                loss = self.training_module.training_step(batch, index)
-            total = total + (loss['loss'] if isinstance(loss, dict) else loss)
-        return float(self.trainer.strategy.reduce(total / len(batches), reduce_op='mean'))
+                losses.append(_loss_of(self.training_module.training_step(batch, index)))
+        return self.trainer.strategy.reduce(torch.stack(losses), reduce_op='mean').double().cpu().numpy()
+
+
+def _loss_of(loss_and_metrics) -> Tensor:
+    return loss_and_metrics['loss'] if isinstance(loss_and_metrics, dict) else loss_and_metrics

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 from nni.nas.nn.pytorch import MutableModule
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet, no_default_hook
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.space import ModelStatus, RawFormatModelSpace
 from torch import nn
 
 from search_space import Cost
 from search_space.cost.latency import LatencyTable
 
+from .batch_statistics import statistics_of
 from .gated import Gated
 from .gated_lightnl import GatedInsertion, GatedLightNL
 from .gated_row import GatedRow
@@ -34,9 +37,10 @@ class AutoNL(OneShotStrategy):
 
     >>> experiment = NasExperiment(LightNLSpace(load_skeleton('cued')), evaluator, AutoNL())
 
-    With a budget, ``AutoNL(target_macs=350e6)``, λ is learned, and the network returned costs at most the budget and at
-    least 95% of it where the space holds such a network. Several budgets give a front from one supernet: a network for
-    each, the largest first, as :meth:`list_models` (and NNI's ``export_top_models``) returns them.
+    With a budget, ``AutoNL(target_macs=350e6)``, λ is learned, and the network returned costs at most the budget: it is
+    the cheapest of those whose held-out loss is not told apart from the best one's. Several budgets give a front from
+    one supernet: a network for each, the largest first, as :meth:`list_models` (and NNI's ``export_top_models``)
+    returns them. Each has BN's statistics of its own, estimated on training data.
 
     Source: Li et al., "Neural Architecture Search for Lightweight Non-Local Networks" (CVPR 2020), section 3.2; the
     budget is ours.
@@ -47,13 +51,15 @@ class AutoNL(OneShotStrategy):
         target_ms: a budget in milliseconds of ``latency``, or several.
         latency: the cost is this table's latency and not MACs; a :class:`search_space.cost.latency.LatencyTable` or the
             file of one (``python -m search_space latency SKELETON --out FILE``).
+        least_fill: the smallest part of its budget that a network may cost, such as 0.95, where the space holds one.
         warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
-        threshold_learning_rate: of the thresholds' Adam.
+        threshold_travel: about how far a threshold moves at most over the whole search, in the unit of its norm,
+            whatever its number of steps.
         margin: when warm-up ends every threshold starts this far below its norm.
-        drawn_share: with a budget, the probability with which a choice, but for those of presence, takes a candidate
-            that is drawn, all as likely, in a weight step from the middle of warm-up on: so that smaller ones are
-            trained before the selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot"
-            (ECCV 2020), draw every choice at every step.
+        drawn_share: with a budget, the probability with which a choice, but for those of presence and insertion, takes
+            a candidate that is drawn, all as likely, in most weight steps from the middle of warm-up on. Smaller ones
+            are then trained before the selection measures them. The paper draws nothing; Guo et al., "Single Path
+            One-Shot" (ECCV 2020), draw every choice at every step.
         gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
 
     Raises:
@@ -68,20 +74,22 @@ class AutoNL(OneShotStrategy):
         target_macs: float | Sequence[float] | None = None,
         target_ms: float | Sequence[float] | None = None,
         latency: LatencyTable | str | Path | None = None,
+        least_fill: float = 0.0,
         warmup_epochs: int = 6,
-        threshold_learning_rate: float = 0.02,
+        threshold_travel: float = 6.0,
         margin: float = 0.1,
         drawn_share: float = 0.5,
         gradient_clip_val: float | None = None,
         **kwargs,
     ):
         super().__init__([GatedRow.mutate, GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
-        if not 0 <= drawn_share <= 1:
-            raise ValueError(f'AutoNL: drawn_share must be a probability, from 0 to 1, but is {drawn_share!r}')
+        for name, value in (('drawn_share', drawn_share), ('least_fill', least_fill)):
+            if not 0 <= value <= 1:
+                raise ValueError(f'AutoNL: {name} must be a number from 0 to 1, but is {value!r}')
         for name, value in (
             ('cost_weight', cost_weight),
             ('warmup_epochs', warmup_epochs),
-            ('threshold_learning_rate', threshold_learning_rate),
+            ('threshold_travel', threshold_travel),
             ('margin', margin),
         ):
             if value < 0:
@@ -94,8 +102,9 @@ class AutoNL(OneShotStrategy):
         name, target = ('target_macs', target_macs) if latency is None else ('target_ms', target_ms)
         self.budgets = _budgets(name, target)
         self.cost_weight = cost_weight
+        self.least_fill = least_fill
         self.warmup_epochs = warmup_epochs
-        self.threshold_learning_rate = threshold_learning_rate
+        self.threshold_travel = threshold_travel
         self.margin = margin
         self.drawn_share = drawn_share
         self.gradient_clip_val = gradient_clip_val
@@ -125,12 +134,13 @@ class AutoNL(OneShotStrategy):
         return AutoNLModule(
             training_module,
             costs=self._costs,
-            objective=CostObjective(self.cost_weight, max(self.budgets, default=None)),
+            objective=CostObjective(self.cost_weight, max(self.budgets, default=None), self.least_fill),
             budgets=self.budgets,
+            least_fill=self.least_fill,
+            threshold_travel=self.threshold_travel,
             margin=self.margin,
             drawn_share=self.drawn_share if self.budgets else 0.0,
             warmup_epochs=self.warmup_epochs,
-            arc_learning_rate=self.threshold_learning_rate,
             gradient_clip_val=self.gradient_clip_val,
         )
 
@@ -141,13 +151,23 @@ class AutoNL(OneShotStrategy):
         return None
 
     def list_models(self, sort: bool = True, limit: int | None = 1):
-        """The network found, with the supernet's weights; of several budgets one each, the largest budget first."""
-        module = self.oneshot_module
-        module.set_model(self.supernet)
-        by_budget = sorted(zip(self.budgets, module.selected), key=lambda pair: -pair[0])
-        samples = [sample for _, sample in by_budget] or [module.export()]
-        for sample in samples[:limit]:
-            yield self.model_space.freeze(sample)
+        """The network found, with the supernet's weights and BN's statistics of its own; of several budgets one each,
+        the largest budget first.
+
+        Before a search has ended it is the network of the gates, with the supernet's statistics.
+        """
+        module, supernet = self.oneshot_module, self.supernet
+        module.set_model(supernet)
+        found = module.found or [(module.export(), {})]
+        order = sorted(range(len(found)), key=lambda index: self.budgets[index] if self.budgets else 0, reverse=True)
+        for sample, statistics in [found[index] for index in order[:limit]]:
+            own = statistics_of(supernet)
+            supernet.load_state_dict(statistics, strict=False)
+            network = copy.deepcopy(supernet.freeze(sample))  # NNI's shares what has no choice with the supernet
+            supernet.load_state_dict(own, strict=False)
+            model = RawFormatModelSpace(network, self.model_space.evaluator)
+            model.sample, model.status = sample, ModelStatus.Frozen
+            yield model
 
 
 def _budgets(name: str, value: float | Sequence[float] | None) -> tuple[float, ...]:

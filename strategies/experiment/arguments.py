@@ -13,6 +13,8 @@ from search_space.cost.macs import macs
 from search_space.rules import NAME, TEXT, Rule, number, one_line, one_of, shown, whole
 from search_space.skeleton import Skeleton, candidates_of, closest, load_skeleton
 
+from .seeds import SEED
+
 __all__ = [
     'CLASS_RULE',
     'EPOCHS',
@@ -54,7 +56,7 @@ RULES = {
     'search': Rule(lambda v: isinstance(v, dict), 'a mapping, the recipe of a search'),
     'max_macs': Rule(number(above=0).valid, 'a number of MACs above 0, such as 350_000_000 (350e6 is a word to YAML)'),
     'test_runs': whole(1, 1000),
-    'seed': whole(0),
+    'seed': SEED,
     'max_attempts': whole(1, 100),
 }
 """What the arguments of a comparison may be, each by itself."""

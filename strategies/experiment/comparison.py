@@ -27,14 +27,12 @@ from .nni_manager import NniManager
 from .one_shot_trial import OneShotTrial, search_passes
 from .own_strategy import UnusableStrategy, is_own, try_strategy
 from .requests import key
+from .seeds import derived_seed
 from .strategy_class import make_strategy, strategy_class
 
 __all__ = ['Comparison', 'Contender', 'contender']
 
 _logger = logging.getLogger(__name__)
-
-TEST_SEED_OFFSET = 1000
-"""Test runs are trained from other seeds than the runs that the pick was chosen by."""
 
 GRACE_SECONDS = {True: 20.0, False: 5.0}
 """How long after a trial's end, successful or not, its result may still arrive: NNI handles the two in two threads."""
@@ -72,7 +70,8 @@ def contender(name: str, arguments: dict[str, Any]) -> Contender:
         accepted = inspect.signature(strategy_class(path)).parameters
         if 'seed' in accepted:
             # Not the same for all, or random search and evolution would start with the same networks.
-            own.setdefault('seed', 1000 * arguments.get('seed', 0) + list(arguments['strategies']).index(name))
+            index = list(arguments['strategies']).index(name)
+            own.setdefault('seed', derived_seed(arguments.get('seed', 0), 'strategy', index))
         if 'target_macs' in accepted and arguments.get('max_macs') is not None and 'latency' not in own:
             own.setdefault('target_macs', arguments['max_macs'])
         strategy = make_strategy(path, own)  # a one-shot strategy too, though it is a trial that will run it
@@ -195,7 +194,9 @@ class Comparison:
                 budget,
                 budget_unit,
                 retrain['epochs'],
-                retrain=lambda sample, index, name=name: self._request(name, 'retrain', self.seed + index, sample),
+                retrain=lambda sample, index, name=name: self._request(
+                    name, 'retrain', derived_seed(self.seed, 'retrain', index), sample
+                ),
                 search=lambda name=name: self._search_request(name),
                 enqueued=self._dispatch,
                 macs=cost,
@@ -210,7 +211,8 @@ class Comparison:
 
     def _search_request(self, strategy: str) -> TrialRequest:
         made = self._contenders[strategy]
-        parameters = {'strategy': strategy, 'stage': 'search', 'seed': self.seed, 'skeleton': self.skeleton_name}
+        seed = derived_seed(self.seed, 'search')
+        parameters = {'strategy': strategy, 'stage': 'search', 'seed': seed, 'skeleton': self.skeleton_name}
         left = {f'candidates/{label}': candidates for label, candidates in self._left.items()}
         own = {f'class/{name}': value for name, value in made.arguments.items()}
         parameters = {**parameters, **self.recipes['search'], **left, 'class': made.path, **own}
@@ -394,7 +396,7 @@ class Comparison:
                 continue
             network = {label: best[label] for label in self.skeleton.choices()}
             for run in range(self.test_runs):
-                request = self._request(name, 'test', self.seed + TEST_SEED_OFFSET + run, network)
+                request = self._request(name, 'test', derived_seed(self.seed, 'test', run), network)
                 if key(request.parameters) not in self._tested:
                     self._tests.append(request)
 

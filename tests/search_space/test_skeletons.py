@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from search_space import LightNLSpace, build, load_skeleton, macs, nni_search_space, shipped_skeletons
 from search_space.__main__ import main
-from search_space.skeleton import Row, canonical_sample, shown
+from search_space.skeleton import Row, canonical_sample, visible
 
 PACKAGE = resources.files('search_space')
 
@@ -177,10 +177,10 @@ def test_a_part_that_is_not_of_the_space_is_refused(candidates, message):
 
 def test_what_does_not_show_is_not_among_what_is_shown():
     row = {'row03/presence': 'absent', 'row03/kernel': 5, 'row03/lightnl': 'present'}
-    assert shown(row) == {'row03/presence': 'absent'}
+    assert visible(row) == {'row03/presence': 'absent'}
     position = {'features/3/lightnl': 'absent', 'features/3/lightnl_ratio': 0.25}
-    assert shown(position) == {'features/3/lightnl': 'absent'}
-    assert shown({'row03/lightnl_ratio': 0.25}) == {'row03/lightnl_ratio': 0.25}  # LightNL is fixed there
+    assert visible(position) == {'features/3/lightnl': 'absent'}
+    assert visible({'row03/lightnl_ratio': 0.25}) == {'row03/lightnl_ratio': 0.25}  # LightNL is fixed there
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(['cued', 'cifar', 'mobile']))
@@ -188,10 +188,10 @@ def test_a_network_has_one_canonical_sample_whatever_the_order_of_its_labels(ran
     skeleton = load_skeleton(name)
     choices = skeleton.choices()
     sample = {label: random.choice(candidates) for label, candidates in choices.items()}
-    other = {label: sample[label] if label in shown(sample) else random.choice(choices[label]) for label in choices}
+    other = {label: sample[label] if label in visible(sample) else random.choice(choices[label]) for label in choices}
     shuffled = dict(random.sample(list(other.items()), len(other)))
     first, second = (list(canonical_sample(choices, s).items()) for s in (sample, shuffled))
     assert first == second == list(skeleton.canonical(sample).items())
-    for label in shown(sample):
+    for label in visible(sample):
         changed = {**sample, label: next(c for c in choices[label] if c != sample[label])}
         assert canonical_sample(choices, changed) != dict(first)

@@ -18,6 +18,7 @@ from search_space import LightNLSpace, load_skeleton, macs, nni_search_space
 from strategies import AutoNL
 from strategies.experiment.bounded_space import BudgetedSpace
 from strategies.experiment.engine import TrialRequest
+from strategies.experiment.seeds import derived_seed
 from strategies.tuner import StrategyTuner
 
 SKELETON = load_skeleton('cued')
@@ -206,7 +207,7 @@ def test_the_found_network_of_a_search_is_what_is_retrained():
     experiment = Experiment({'autonl': AUTONL}).run()
     retrained = [p for p, _ in experiment.finished if p['stage'] == 'retrain']
     assert all(p[label] == c[0] for p in retrained for label, c in SKELETON.choices().items())
-    assert [p['seed'] for p in retrained] == [0, 1]
+    assert [p['seed'] for p in retrained] == [derived_seed(0, 'retrain', index) for index in range(2)]
 
 
 def test_the_search_trial_knows_the_strategy_and_its_arguments():

@@ -7,6 +7,8 @@ numerical noise. That holds where nothing is drawn at random within a step: drop
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,13 +19,14 @@ from torch import Tensor, nn
 
 from strategies.autonl.processes import mean_over_processes, process_count
 
-__all__ = ['SyncedBatchNorm', 'devices_of_trainer']
+__all__ = ['SyncedBatchNorm', 'devices_of_trainer', 'synced_batch_norm']
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch normalization over the batch of all processes, which must have parts of one size.
 
-    With weight, bias and momentum. What :class:`torch.nn.SyncBatchNorm` does on GPUs; it has no kernel for CPUs.
+    With weight, bias and running statistics. What :class:`torch.nn.SyncBatchNorm` does on GPUs; it has no kernel for
+    CPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,9 +38,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         variance = mean_over_processes(centred.square().mean((0, 2, 3)))
         with torch.no_grad():
             count = process_count() * x.numel() / x.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
+            momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
@@ -56,6 +60,17 @@ class _SyncBatchNormOnCpu(LayerSync):
             if type(module) is old:
                 module.__class__ = new
         return model
+
+
+@contextmanager
+def synced_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Within, the batch normalizations of ``network`` are over the batch of all processes that train together."""
+    layers = _SyncBatchNormOnCpu()
+    layers.apply(network)
+    try:
+        yield
+    finally:
+        layers.revert(network)
 
 
 def devices_of_trainer(devices: int, all_weights_in_every_step: bool) -> dict[str, Any]:

@@ -13,9 +13,12 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import MixUp
 
+from strategies.experiment.seeds import derived_seed
+
 from .devices import devices_of_trainer
 from .loader import Loader, loader
 from .rmsprop import TensorFlowRMSprop
+from .running_statistics import UnbiasedStatistics
 from .teacher import Teacher
 
 __all__ = ['OPTIMIZERS', 'PRECISIONS', 'SCHEDULES', 'Classifier', 'evaluator', 'loader']
@@ -227,12 +230,13 @@ def evaluator(
         devices: that train together; see :func:`trials.training.devices.other_processes`.
         progress_bar: show Lightning's.
     """
-    batches = loader(train, batch_size, seed, workers)
-    checked = loader(validation, batch_size, seed + 1 if shuffle_validation else None, workers)
     if learning_rate_per:
         learning_rate = learning_rate * batch_size / learning_rate_per
     if ema_decay_per:
         ema_decay = ema_decay ** (batch_size / ema_decay_per)
+    batches = loader(train, batch_size, derived_seed(seed, 'training'), workers)
+    order_seed = derived_seed(seed, 'validation') if shuffle_validation else None
+    checked = loader(validation, batch_size, order_seed, workers)
     average = [EMAWeightAveraging(decay=ema_decay)] if ema_decay else []
     trainer = Trainer(
         max_epochs=epochs,
@@ -244,7 +248,7 @@ def evaluator(
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[*callbacks, *average, _LoaderStates(batches, checked)],
+        callbacks=[*callbacks, *average, UnbiasedStatistics(), _LoaderStates(batches, checked)],
     )
     return Lightning(
         Classifier(

@@ -163,7 +163,7 @@ def test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_expor
 @pytest.mark.parametrize('name', [name for name, variant in ablations.VARIANTS.items() if variant.patches])
 def test_a_part_is_replaced_while_a_variant_is_searched_and_no_longer(name):
     def part():
-        return [pkgutil.resolve_name(f'strategies.{place}') for place in ablations.VARIANTS[name].patches]
+        return [pkgutil.resolve_name(f'strategies.autonl.{place}') for place in ablations.VARIANTS[name].patches]
 
     before = part()
     with ablations.made_otherwise(ablations.VARIANTS[name]):

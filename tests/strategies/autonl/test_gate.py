@@ -97,7 +97,7 @@ def test_a_candidate_that_is_taken_stands_in_for_the_gates_own():
     threshold(norm, running_mean=False)
     threshold.activate(margin=0.5)
     for candidate in range(3):
-        with threshold.taking(candidate):
+        with threshold.drawing(candidate):
             gates = threshold(norm, running_mean=False)
         assert nested_weights(gates).argmax() == candidate
         assert not gates.requires_grad
@@ -118,3 +118,15 @@ def test_gates_choose_the_candidate_that_they_are_told_to(distances, data):
     assert threshold.chosen() == candidate
     if candidate == chosen:
         assert torch.equal(threshold.t, before)
+
+
+def test_a_drawn_network_leaves_the_running_mean_alone_that_decides():
+    threshold = Threshold(['absent', 'present'])
+    threshold(torch.tensor([1.0]), running_mean=True)
+    threshold.activate(margin=0.5)
+    with threshold.drawing(None):
+        assert threshold(torch.tensor([100.0]), running_mean=True).item() == 1
+    assert threshold.norm.item() == 1
+    with threshold.drawing(0):
+        threshold(torch.tensor([2.0]), running_mean=False)  # of weights, which are whatever network's
+    assert threshold.norm.item() == 2

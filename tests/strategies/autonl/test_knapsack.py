@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from search_space import Cost, load_skeleton, macs
 from search_space.cost.macs import CostTable
-from strategies.autonl.knapsack import best_within, check_budget, effective
+from strategies.autonl.knapsack import best_within, check_budget
 
 
 @st.composite
@@ -65,14 +65,6 @@ def test_budgets_across_a_space_are_met_within_the_tolerance(name):
         budget = low + share * (high - low)
         sample = skeleton.check_sample(best_within(cost, losses, budget, max(0.95 * budget, low)))
         assert 0.95 * budget <= cost(sample) <= budget
-
-
-def test_what_does_not_show_has_no_part_in_the_loss():
-    row = {'row03/presence': 'absent', 'row03/kernel': 5, 'row03/lightnl': 'present'}
-    assert effective(row) == {'row03/presence': 'absent'}
-    position = {'features/3/lightnl': 'absent', 'features/3/lightnl_ratio': 0.25}
-    assert effective(position) == {'features/3/lightnl': 'absent'}
-    assert effective({'row03/lightnl_ratio': 0.25}) == {'row03/lightnl_ratio': 0.25}  # LightNL is fixed there
 
 
 def test_a_budget_that_no_network_meets_is_refused_with_the_range_of_the_space():

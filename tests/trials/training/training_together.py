@@ -73,7 +73,7 @@ def search(devices: int, **arguments: Any) -> dict:
     searching = evaluator(
         data(3 * BATCH, 1), data(3 * BATCH, 2), **RECIPE, seed=0, shuffle_validation=True, devices=devices
     )
-    strategy = AutoNL(warmup_epochs=1, threshold_learning_rate=0.05, drawn_share=0.5, **arguments)
+    strategy = AutoNL(warmup_epochs=1, threshold_travel=0.2, drawn_share=0.5, **arguments)
     strategy(RawFormatModelSpace(space, searching), _ThisTrial())
     return {
         'weights': strategy.supernet.state_dict(),
