@@ -9,6 +9,7 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
+from .lightnl import gpu
 from .lightnl.block import LightNL
 from .lightnl.macs import compact_channels, squeeze_channels
 from .lightnl.products import attend, contexts, lightnl_product
@@ -18,6 +19,7 @@ __all__ = [
     'MixedBiaslessConv2d',
     'MixedLightNL',
     'MixedSqueezeExcite',
+    'mixed_context',
     'mixed_product',
     'prefix_mask',
 ]
@@ -41,14 +43,24 @@ def mixed_product(x: Tensor, ratios: Weights, strides: Weights) -> Tensor:
         x: features.
         ratios, strides: candidate to weight.
     """
-    k = {ratio: compact_channels(x.shape[1], ratio) for ratio in ratios}
     x_c, by_stride = contexts(x, max(ratios), strides)
+    return attend(x_c, mixed_context(by_stride, x.shape[1], ratios, strides), x)
+
+
+def mixed_context(by_stride: dict[int, Tensor], channels: int, ratios: Weights, strides: Weights) -> Tensor:
+    """``Σ_s w_s · context(s)``, each row times the weights of the ratios that have it, `(N, k, C)`.
+
+    Args:
+        by_stride: the context `(N, k, C)` of the largest ratio, of each stride.
+        channels: C.
+        ratios, strides: candidate to weight.
+    """
     mixed = sum(weight * by_stride[stride] for stride, weight in strides.items())
     sizes: Weights = {}
     for ratio, weight in ratios.items():
-        sizes[k[ratio]] = sizes.get(k[ratio], 0) + weight
-    mixed = mixed * prefix_mask(sizes, mixed)[:, None]
-    return attend(x_c, mixed, x)
+        k = compact_channels(channels, ratio)
+        sizes[k] = sizes.get(k, 0) + weight
+    return mixed * prefix_mask(sizes, mixed)[:, None]
 
 
 def _as_weights(argument) -> Weights:
@@ -80,11 +92,22 @@ class MixedLightNL(MixedOperation, LightNL):
         ratio, stride = (self.forward_argument(name) for name in self.argument_list)
         if not isinstance(ratio, dict) and not isinstance(stride, dict):
             return lightnl_product(x, ratio, stride)
-        ratios, strides = _as_weights(ratio), _as_weights(stride)
-        return mixed_product(x, ratios, strides)
+        return mixed_product(x, _as_weights(ratio), _as_weights(stride))
+
+    def context_on_gpu(self, x: Tensor) -> Tensor:
+        """What :meth:`product` multiplies ``x_c`` by, `(N, k, C)`, by kernels."""
+        ratios, strides = (_as_weights(self.forward_argument(name)) for name in self.argument_list)
+        by_stride = gpu.contexts(x, max(ratios), strides)
+        return mixed_context(by_stride, x.shape[1], ratios, strides)
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """``DWConv3×3(y)``, `(N, C, H, W)`."""
+        if gpu.takes_over(self, x):
+            return gpu.convolved(x, self.context_on_gpu(x), self.conv.weight)
+        return self.conv(self.product(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return LightNL.forward(self, x)  # MixedOperation has one of its own, for operations of a single product
+        return x + self.bn(self.convolved(x))  # MixedOperation has one of its own, for operations of a single product
 
 
 class MixedSqueezeExcite(MixedOperation, SqueezeExcite):

@@ -1,4 +1,5 @@
-"""The LightNL block: the modules (``block``), the mathematics (``products``), what it costs (``macs``).
+"""The LightNL block: the modules (``block``), the mathematics (``products``), what it costs (``macs``); and kernels for
+GPUs (``triton_kernels``), with the operators that use them (``gpu``).
 
 Nothing is imported here: ``macs`` needs no torch, and is used where none is loaded.
 """

@@ -1,7 +1,6 @@
 """The affinity product of LightNL in its two orders, and their gradients: functions of tensors, without parameters.
 
-:func:`lightnl_product` is all that the block asks for. Kernels that take the product over on some device belong there,
-behind the same signature. Those that take over the whole block belong in :meth:`LightNL.forward`.
+:func:`lightnl_product` is all that the block asks for. Kernels that take over the whole block are in :mod:`.gpu`.
 
 Nothing here looks at values. All of it can be traced, scripted, exported, compiled, mapped over and differentiated any
 number of times.

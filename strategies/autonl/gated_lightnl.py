@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from search_space import ABSENT, PRESENT, LightNL
+from search_space.lightnl import gpu
 from search_space.lightnl.macs import compact_channels
 from search_space.lightnl.products import attend, contexts
 from search_space.mixed import MixedLightNL
@@ -96,10 +97,19 @@ class GatedLightNL(Gated, MixedLightNL):
 
     def product(self, x: Tensor) -> Tensor:
         x_c, by_stride = contexts(x, self.ratios[-1], self.strides)
+        return attend(x_c, self._chosen_context(x, by_stride), x)
+
+    def context_on_gpu(self, x: Tensor) -> Tensor:
+        return self._chosen_context(x, gpu.contexts(x, self.ratios[-1], self.strides))
+
+    def _chosen_context(self, x: Tensor, by_stride: dict[int, Tensor]) -> Tensor:
+        """The context `(N, k, C)` that the gates leave of those of each stride at the largest ratio."""
+        k = self.prefixes[-1]
         if 1 in by_stride:
-            all_positions = by_stride[1][:, :, : x_c.shape[2]]
+            all_positions = by_stride[1][:, :, :k]
         else:
-            all_positions = torch.bmm(x_c.transpose(1, 2) / x_c.shape[1], x_c)
+            x_c = x[:, :k].flatten(2)
+            all_positions = torch.bmm(x_c / x_c.shape[2], x_c.transpose(1, 2))
         wider, finer = affinity_steps(by_stride, all_positions, self.prefixes, self.strides)
         chosen = by_stride[self.strides[-1]]
         if 'stride' in self.thresholds:
@@ -108,7 +118,7 @@ class GatedLightNL(Gated, MixedLightNL):
                 chosen = torch.lerp(by_stride[stride], chosen, g)
         if 'ratio' in self.thresholds:
             chosen = chosen * nested_mask(self._gates('ratio', wider), self.behind).to(chosen.dtype)
-        return attend(x_c, chosen, x)
+        return chosen
 
     def _gates(self, name: str, norms: Tensor) -> Tensor:
         gates = self.gates[self.mutable_arguments[name].label] = self.thresholds[name](norms, running_mean=True)
@@ -147,10 +157,15 @@ class GatedInsertion(Gated, LayerChoice):
     def forward(self, x: Tensor) -> Tensor:
         g = self.threshold(self.norm(), running_mean=False)
         self.gates = {self.label: g}
-        lightnl = self[PRESENT]
-        y = lightnl.conv(lightnl.product(x))
-        scaled = {'weight': lightnl.bn.weight * g, 'bias': lightnl.bn.bias * g}  # g · BN(y), and no pass over y for g
-        return x + functional_call(lightnl.bn, scaled, y)
+        lightnl, bn = self[PRESENT], self[PRESENT].bn
+        scale, shift = bn.weight * g, bn.bias * g  # g · BN(y), and no pass over y for g
+        if isinstance(lightnl, MixedLightNL):
+            y = lightnl.convolved(x)
+        elif gpu.takes_over(lightnl, x):
+            return gpu.block(lightnl, x, scale, shift)
+        else:
+            y = lightnl.conv(lightnl.product(x))
+        return x + functional_call(bn, {'weight': scale, 'bias': shift}, y)
 
     def labelled_thresholds(self) -> dict[str, Threshold]:
         return {self.label: self.threshold}
