@@ -52,9 +52,9 @@ from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from strategies.experiment.seeds import derived_seed  # noqa: E402
 
 EXPERIMENT = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
-TEST_SEED_OFFSET = 1000  # a pick is trained from another seed than it was found with
 
 
 @dataclass
@@ -268,7 +268,7 @@ def row(job: Job, found, sample: dict, budget: float) -> dict:
         from trials.parameters import TrialParameters
         from trials.run import run_trial
 
-        own = {'strategy': 'autonl', 'stage': 'test', 'seed': job.seed + TEST_SEED_OFFSET}
+        own = {'strategy': 'autonl', 'stage': 'test', 'seed': derived_seed(job.seed, 'test')}
         trained = run_trial(TrialParameters.from_flat({**job.train, **own, **sample}), lambda metrics: None)[0]
         made['test_accuracy'] = trained['test_accuracy']
     return made

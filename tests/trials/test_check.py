@@ -174,7 +174,11 @@ BAD = {
         r"tuner.classArgs: max_macs must be .+, not '2e6'",
     ),
     'no test runs': ('test_runs: 2', 'test_runs: 0', r'tuner.classArgs: test_runs must be .+ from 1 to 1,000, not 0'),
-    'negative seed': ('    seed: 0', '    seed: -1', r'tuner.classArgs: seed must be .+ at least 0, not -1'),
+    'negative seed': (
+        '    seed: 0',
+        '    seed: -1',
+        r'tuner.classArgs: seed must be a whole number from 0 to 2\*\*63, not -1',
+    ),
     'a list of strategies': (
         EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],
         '    strategies: [random]\n',
