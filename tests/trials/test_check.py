@@ -177,7 +177,7 @@ BAD = {
     'negative seed': (
         '    seed: 0',
         '    seed: -1',
-        r'tuner.classArgs: seed must be a whole number from 0 to 2\*\*63, not -1',
+        r'classArgs: seed must be a whole number from 0 to 2\*\*63, not -1',
     ),
     'a list of strategies': (
         EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],

@@ -1,6 +1,7 @@
 """The networks that a search returns: their statistics, what is said of them, and that a setting means the same."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import pytorch_lightning as pl
@@ -172,3 +173,17 @@ def test_a_training_loader_without_a_length_is_refused():
         AutoNL(warmup_epochs=1)(
             RawFormatModelSpace(LightNLSpace(load_skeleton('cued')), searching), SequentialExecutionEngine()
         )
+
+
+def test_the_running_norms_that_decide_are_not_those_of_drawn_networks():
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            thresholds = module.thresholds()
+            norms = [float(thresholds[label].norm) for label in thresholds if label.endswith(('ratio', 'stride'))]
+            seen.append((trainer.current_epoch, batch_idx, norms))
+
+    search(AutoNL(warmup_epochs=2, target_macs=1.7e6, drawn_share=1.0), callbacks=[Look()])  # all of it is warm-up
+    for (_, _, before), (epoch, batch, norms) in pairwise(seen):
+        assert (norms == before) == (epoch == 1 and batch % 5 != 0)

@@ -52,7 +52,7 @@ def by_two(tmp_path_factory):
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         together = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1]), 'PYTHONPATH': str(ROOT)}
-    script = str(ROOT / 'tests' / 'trials' / 'training_together.py')
+    script = str(ROOT / 'tests' / 'trials' / 'training' / 'training_together.py')
     processes = [python(script, str(folder), LOCAL_RANK=str(rank), **together) for rank in range(2)]
     try:
         for process in processes:
