@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 from torchvision.models import MobileNet_V2_Weights
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from search_space.rules import one_line
 from strategies.autonl.processes import process_rank
 
 from .class_folders import ClassFolders, FilesSeen, folders_in
+from .crop import CROP, INTERPOLATION, middle
 from .data_set import DataSet, always
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
@@ -37,7 +38,9 @@ _NAMES_SHOWN = 5
 _logger = logging.getLogger(__name__)
 
 
-def _load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
+def _load_imagenet(
+    *, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', input_size: int = 224
+) -> DataParts:
     """ImageNet 2012 from ``folder/train/CLASS`` and ``folder/val/CLASS``.
 
     The published validation images are the test part, as everywhere in the literature; the validation part is cut from
@@ -63,10 +66,12 @@ def _load_imagenet(*, folder: str = 'data', input_size: int = 224) -> DataParts:
     train, validation = cut(learnt.targets, IMAGENET_VALIDATION, 'data set imagenet: the validation part')
     parts = {'train': (learnt, train), 'validation': (learnt, validation), 'test': (test, range(len(test)))}
     _say('imagenet', parts, learnt, _not_used(root, folders))
-    return _parts(parts, input_size)
+    return _parts(parts, input_size, crop, interpolation)
 
 
-def _load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
+def _load(
+    *, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', input_size: int = 224
+) -> DataParts:
     """The images of ``folder``, in one of two forms.
 
     - ``folder/train/CLASS``, and where they are there ``folder/val/CLASS`` and ``folder/test/CLASS``;
@@ -91,10 +96,10 @@ def _load(*, folder: str = 'data', input_size: int = 224) -> DataParts:
             train, parts[called] = left[kept], (learnt, left[taken])
     parts = {'train': (learnt, train), 'validation': parts['validation'], 'test': parts['test']}
     _say('image-folder', parts, learnt, _not_used(root, folders) if folders['train'] != root else '')
-    return _parts(parts, input_size)
+    return _parts(parts, input_size, crop, interpolation)
 
 
-def _class_names(*, folder: str = 'data') -> tuple[str, ...]:
+def _class_names(*, folder: str = 'data', **_) -> tuple[str, ...]:
     """What the classes of the images of ``folder`` are called: as their folders.
 
     Raises:
@@ -187,27 +192,30 @@ def _say(name: str, parts: dict[str, tuple], learnt: ClassFolders, not_used: str
         _logger.info('data set %s: %s%s', name, text, not_used if part == 'train' else '')
 
 
-def _parts(parts: dict[str, tuple], input_size: int) -> DataParts:
+def _parts(parts: dict[str, tuple], input_size: int, crop: str, interpolation: str) -> DataParts:
     """The parts, images cropped to ``input_size``.
 
     In the training part at random, and mirrored (Szegedy et al., "Going Deeper with Convolutions", 2015); in the others
-    the middle: 224 of 256 pixels, other sizes at that ratio.
+    as :func:`.crop.middle` does.
     """
     same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_NORMALISATION)]
-    augmented = v2.Compose([v2.RandomResizedCrop(input_size), v2.RandomHorizontalFlip(), *same])
-    middle = v2.Compose([v2.Resize(round(input_size * 256 / 224)), v2.CenterCrop(input_size), *same])
+    at_random = v2.RandomResizedCrop(input_size, interpolation=InterpolationMode(interpolation))
+    augmented = v2.Compose([at_random, v2.RandomHorizontalFlip(), *same])
+    evaluated = v2.Compose([*middle(input_size, crop, interpolation), v2.Normalize(*_NORMALISATION)])
     return DataParts(
         ImagePart(*parts['train'], augmented),
-        ImagePart(*parts['validation'], middle),
-        ImagePart(*parts['test'], middle),
+        ImagePart(*parts['validation'], evaluated),
+        ImagePart(*parts['test'], evaluated),
         len(parts['train'][0].classes),
         input_size,
     )
 
 
 def _check(name: str):
-    def check(*, folder: str = 'data', **_) -> None:
+    def check(*, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', **_) -> None:
         data_folder(name, folder)
+        for key, value, rule in (('crop', crop, CROP), ('interpolation', interpolation, INTERPOLATION)):
+            rule.check(f'data set {name}: {key}', value)
 
     return check
 
