@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 import torchvision
-from torchvision.transforms import v2
+from torchvision.transforms import AutoAugmentPolicy, v2
 
+from .augmentation import AUGMENTATION, RANDOM_ERASING, augmented
 from .data_set import DataSet, always
 from .image_part import ImagePart
 from .parts import DataParts, cut, data_folder
@@ -38,20 +39,20 @@ def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
         ) from None
 
 
-def _parts(name: str, folder: str) -> DataParts:
+def _parts(name: str, folder: str, augmentation: str, random_erasing: float) -> DataParts:
     """From the files in ``folder``: the validation part is cut from the published training images, stratified.
 
-    A training image is shifted by up to 4 pixels and mirrored.
+    A training image is shifted by up to 4 pixels and mirrored, then as :func:`.augmentation.augmented`.
 
     Raises:
         ValueError: the files are not there, or not as they were published.
     """
     learnt, test = (_read(name, folder, train=train) for train in (True, False))
     same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_NORMALISATION[name])]
-    augmented = v2.Compose([v2.RandomCrop(_SIZE, _PADDING), v2.RandomHorizontalFlip(), *same])
+    crop = [v2.RandomCrop(_SIZE, _PADDING), v2.RandomHorizontalFlip()]
     train, validation = cut(learnt.targets, VALIDATION, f'data set {name}: the validation part')
     return DataParts(
-        ImagePart(learnt, train, augmented),
+        ImagePart(learnt, train, augmented(crop, same, AutoAugmentPolicy.CIFAR10, augmentation, random_erasing)),
         ImagePart(learnt, validation, v2.Compose(same)),
         ImagePart(test, range(len(test)), v2.Compose(same)),
         len(learnt.classes),
@@ -60,13 +61,15 @@ def _parts(name: str, folder: str) -> DataParts:
 
 
 def _data_set(name: str) -> DataSet:
-    def load(*, folder: str = 'data') -> DataParts:
-        return _parts(name, folder)
+    def load(*, folder: str = 'data', augmentation: str = 'none', random_erasing: float = 0.0) -> DataParts:
+        return _parts(name, folder, augmentation, random_erasing)
 
-    def check(*, folder: str = 'data') -> None:
+    def check(*, folder: str = 'data', augmentation: str = 'none', random_erasing: float = 0.0) -> None:
         data_folder(name, folder)
+        AUGMENTATION.check(f'data set {name}: augmentation', augmentation)
+        RANDOM_ERASING.check(f'data set {name}: random_erasing', random_erasing)
 
-    def class_names(*, folder: str = 'data') -> tuple[str, ...]:
+    def class_names(*, folder: str = 'data', **_) -> tuple[str, ...]:
         """From the files, which are compared with their published checksums."""
         return tuple(_read(name, folder, train=False).classes)
 

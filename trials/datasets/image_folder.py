@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from torchvision.models import MobileNet_V2_Weights
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
 
 from search_space.rules import one_line
 from strategies.autonl.processes import process_rank
 
+from .augmentation import AUGMENTATION, RANDOM_ERASING, augmented
 from .class_folders import ClassFolders, FilesSeen, folders_in
 from .crop import CROP, INTERPOLATION, middle
 from .data_set import DataSet, always
@@ -33,13 +34,25 @@ _FOLDERS = {
     'test': ('test', 'testing'),
 }
 """What the folder of a part may be called, in capitals too."""
+_RULES = {
+    'crop': CROP,
+    'interpolation': INTERPOLATION,
+    'augmentation': AUGMENTATION,
+    'random_erasing': RANDOM_ERASING,
+}
 _NAMES_SHOWN = 5
 
 _logger = logging.getLogger(__name__)
 
 
 def _load_imagenet(
-    *, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', input_size: int = 224
+    *,
+    folder: str = 'data',
+    crop: str = 'resize',
+    interpolation: str = 'bilinear',
+    augmentation: str = 'none',
+    random_erasing: float = 0.0,
+    input_size: int = 224,
 ) -> DataParts:
     """ImageNet 2012 from ``folder/train/CLASS`` and ``folder/val/CLASS``.
 
@@ -66,11 +79,17 @@ def _load_imagenet(
     train, validation = cut(learnt.targets, IMAGENET_VALIDATION, 'data set imagenet: the validation part')
     parts = {'train': (learnt, train), 'validation': (learnt, validation), 'test': (test, range(len(test)))}
     _say('imagenet', parts, learnt, _not_used(root, folders))
-    return _parts(parts, input_size, crop, interpolation)
+    return _parts(parts, input_size, crop, interpolation, augmentation, random_erasing)
 
 
 def _load(
-    *, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', input_size: int = 224
+    *,
+    folder: str = 'data',
+    crop: str = 'resize',
+    interpolation: str = 'bilinear',
+    augmentation: str = 'none',
+    random_erasing: float = 0.0,
+    input_size: int = 224,
 ) -> DataParts:
     """The images of ``folder``, in one of two forms.
 
@@ -96,7 +115,7 @@ def _load(
             train, parts[called] = left[kept], (learnt, left[taken])
     parts = {'train': (learnt, train), 'validation': parts['validation'], 'test': parts['test']}
     _say('image-folder', parts, learnt, _not_used(root, folders) if folders['train'] != root else '')
-    return _parts(parts, input_size, crop, interpolation)
+    return _parts(parts, input_size, crop, interpolation, augmentation, random_erasing)
 
 
 def _class_names(*, folder: str = 'data', **_) -> tuple[str, ...]:
@@ -192,18 +211,32 @@ def _say(name: str, parts: dict[str, tuple], learnt: ClassFolders, not_used: str
         _logger.info('data set %s: %s%s', name, text, not_used if part == 'train' else '')
 
 
-def _parts(parts: dict[str, tuple], input_size: int, crop: str, interpolation: str) -> DataParts:
+def _parts(
+    parts: dict[str, tuple],
+    input_size: int,
+    crop: str,
+    interpolation: str,
+    augmentation: str,
+    random_erasing: float,
+) -> DataParts:
     """The parts, images cropped to ``input_size``.
 
-    In the training part at random, and mirrored (Szegedy et al., "Going Deeper with Convolutions", 2015); in the others
-    as :func:`.crop.middle` does.
+    In the training part at random, and mirrored (Szegedy et al., "Going Deeper with Convolutions", 2015), then as
+    :func:`.augmentation.augmented`; in the others as :func:`.crop.middle` does.
     """
     same = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_NORMALISATION)]
     at_random = v2.RandomResizedCrop(input_size, interpolation=InterpolationMode(interpolation))
-    augmented = v2.Compose([at_random, v2.RandomHorizontalFlip(), *same])
+    learnt = augmented(
+        [at_random, v2.RandomHorizontalFlip()],
+        same,
+        AutoAugmentPolicy.IMAGENET,
+        augmentation,
+        random_erasing,
+        interpolation,
+    )
     evaluated = v2.Compose([*middle(input_size, crop, interpolation), v2.Normalize(*_NORMALISATION)])
     return DataParts(
-        ImagePart(*parts['train'], augmented),
+        ImagePart(*parts['train'], learnt),
         ImagePart(*parts['validation'], evaluated),
         ImagePart(*parts['test'], evaluated),
         len(parts['train'][0].classes),
@@ -212,10 +245,10 @@ def _parts(parts: dict[str, tuple], input_size: int, crop: str, interpolation: s
 
 
 def _check(name: str):
-    def check(*, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', **_) -> None:
+    def check(*, folder: str = 'data', **others) -> None:
         data_folder(name, folder)
-        for key, value, rule in (('crop', crop, CROP), ('interpolation', interpolation, INTERPOLATION)):
-            rule.check(f'data set {name}: {key}', value)
+        for key in _RULES.keys() & others:
+            _RULES[key].check(f'data set {name}: {key}', others[key])
 
     return check
 
