@@ -6,14 +6,13 @@ import dataclasses
 from itertools import pairwise
 
 import torch
-from nni.nas.nn.pytorch import LayerChoice
-from nni.nas.nn.pytorch.base import recursive_freeze
 from torch import Tensor, nn
 from torch.nn import functional
 
 from search_space import ABSENT, PRESENT
 from search_space.lightnl.macs import squeeze_channels
 from search_space.network import InvertedResidual, row_choice
+from search_space.nni_nas import LayerChoice, recursive_freeze
 from search_space.skeleton import label
 
 from .gate import Threshold, behind_gates, nested_mask

@@ -13,11 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.strategy import RegularizedEvolution
-from nni.nas.strategy.base import Strategy
-
 from search_space import LightNLSpace, load_skeleton, macs
+from search_space.nni_nas import OneShotStrategy, RegularizedEvolution, Strategy
 from search_space.skeleton import candidates_of
 
 from .arguments import HELD_OUT, argument_problems, restricted_skeleton
