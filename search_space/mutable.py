@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .lightnl.macs import squeeze_channels
 from .lightnl.block import LightNL
+from .lightnl.macs import squeeze_channels
 from .nni_nas import ParametrizedModule
 
 __all__ = ['MutableLightNL', 'MutableSqueezeExcite', 'SqueezeExcite']

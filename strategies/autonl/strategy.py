@@ -10,7 +10,15 @@ from torch import nn
 
 from search_space import Cost
 from search_space.cost.latency import LatencyTable
-from search_space.nni_nas import BaseSuperNetModule, ModelStatus, MutableModule, OneShotStrategy, RawFormatModelSpace, is_supernet, no_default_hook
+from search_space.nni_nas import (
+    BaseSuperNetModule,
+    ModelStatus,
+    MutableModule,
+    OneShotStrategy,
+    RawFormatModelSpace,
+    is_supernet,
+    no_default_hook,
+)
 
 from .batch_statistics import statistics_of
 from .gated import Gated
