@@ -1,8 +1,10 @@
 """What every data set must be."""
 
+import inspect
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +205,11 @@ def test_a_skeleton_of_other_classes_or_size_is_refused_before_training(argument
     with pytest.raises(ValueError, match="'mobilenet-v2' has classes: 1000, but data set digits has 10"):
         check_fit(load('digits'), load_skeleton('mobilenet-v2'), 'digits')
     check_fit(load('digits'), load_skeleton('cued'), 'digits')
+
+
+@pytest.mark.parametrize('of', sorted(DATASETS))
+def test_the_page_about_data_has_every_data_set_with_its_arguments(of):
+    page = (Path(__file__).parents[3] / 'docs' / 'data.md').read_text('utf-8')
+    (row,) = [line for line in page.splitlines() if line.startswith('| ') and f'`{of}`' in line.split('|')[1]]
+    arguments = set(inspect.signature(DATASETS[of].load).parameters) - {'input_size'}
+    assert set(re.findall(r'`(\w+)`', row.split('|')[4])) == arguments

@@ -1,7 +1,9 @@
 """An image file is read as a person sees it, whatever its format and mode."""
 
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +210,8 @@ def test_a_file_of_every_suffix_that_is_taken_can_be_read(suffix, tmp_path):
     image = Image.fromarray(GREYS > 100) if suffix == '.pbm' else Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
     (image.convert('L') if suffix == '.pgm' else image).save(tmp_path / f'a{suffix}')
     assert read_image(tmp_path / f'a{suffix}').mode == 'RGB'
+
+
+def test_the_page_about_data_has_every_suffix():
+    page = (Path(__file__).parents[3] / 'docs' / 'data.md').read_text('utf-8')
+    assert set(re.findall(r'`(\.\w+)`', page.partition('Images are files that end in')[2])) >= SUFFIXES
