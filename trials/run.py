@@ -33,7 +33,7 @@ from .training.evaluator import evaluator, loader
 from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
 from .trial_folder import RECORD, WEIGHTS
 
-__all__ = ['run_trial', 'save_trial']
+__all__ = ['recipe_of', 'run_trial', 'save_trial']
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -97,7 +97,7 @@ def run_trial(
         made = evaluator(
             train,
             validation,
-            **_recipe(trial),
+            **recipe_of(trial),
             classes=parts.classes,
             teacher=load_teacher(trial),
             callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
@@ -114,7 +114,8 @@ def run_trial(
     return result | {'skipped_images': parts.skipped_images()}, network
 
 
-def _recipe(trial: TrialParameters) -> dict[str, Any]:
+def recipe_of(trial: TrialParameters) -> dict[str, Any]:
+    """The trial's parameters that are arguments of :func:`.training.evaluator.evaluator`."""
     names = inspect.signature(evaluator).parameters.keys() - {'teacher'}  # a network there, its file here
     return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
 
@@ -150,7 +151,7 @@ def _search(trial, parts, course, make_evaluator):
     strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
-    checking = evaluator(weights_part, held_out, **_recipe(trial))
+    checking = evaluator(weights_part, held_out, **recipe_of(trial))
     checking.module.set_model(network)
     batches = loader(weights_part, trial.batch_size, derived_seed(trial.seed, 'statistics'), trial.workers)
     estimate_statistics(network, itertools.islice(batches, STATISTICS_BATCHES), checking.trainer.strategy.root_device)

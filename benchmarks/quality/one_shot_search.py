@@ -4,8 +4,6 @@ from __future__ import annotations
 
 # isort: split
 
-import dataclasses
-import inspect
 import logging
 import time
 import warnings
@@ -25,6 +23,7 @@ from strategies.experiment.seeds import derived_seed
 from strategies.experiment.strategy_class import strategy_class
 from trials import datasets
 from trials.parameters import TrialParameters
+from trials.run import recipe_of
 from trials.training.evaluator import evaluator, loader
 
 __all__ = ['FinishedSearch', 'passes', 'search', 'trial_and_clip']
@@ -102,8 +101,7 @@ def search(parameters: dict[str, Any]) -> FinishedSearch:
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
     strategy = strategy_class(trial.search_class)
-    names = inspect.signature(evaluator).parameters
-    recipe = {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
+    recipe = recipe_of(trial)
     if strategy is RandomOneShot:  # Lightning steps, and clips
         made, recipe['gradient_clip'] = strategy(**trial.search_arguments), clip
     else:
