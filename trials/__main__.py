@@ -12,6 +12,8 @@ from pathlib import Path
 
 from trials.trial_folder import FAILURE, RECORD
 
+_NAMES_SHOWN = 20
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -75,7 +77,28 @@ def main(arguments: list[str] | None = None) -> int:
     prepare.add_argument('--out', type=Path, required=True, metavar='DIR', help='the copy, for dataset/folder')
     prepare.add_argument('--side', type=int, default=256, metavar='PIXELS', help='of the shorter side (default: 256)')
     prepare.add_argument('--processes', type=int, metavar='N', help='by default one for each CPU')
+    imported = commands.add_parser(
+        'import',
+        help='make a network of this project of weights that others released',
+        description='Read weights of the TensorFlow program that the paper was written with, or of the PyTorch program '
+        'that does the same, and leave what a trial leaves: export, evaluate and recipes take it. Nothing that is in a '
+        'file is run. Which tensor became which, and what was not used, is in weights.csv.',
+    )
+    imported.add_argument(
+        'file', type=Path, help='a PyTorch file, or the .index of a TensorFlow checkpoint with its data beside it'
+    )
+    imported.add_argument('--network', required=True, help="autonl-l, autonl-s, or the path of a network's file")
+    imported.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the network goes')
+    imported.add_argument('--dataset', default='imagenet', help='that it was trained on (imagenet)')
+    imported.add_argument(
+        '--division',
+        default='auto',
+        help="what the program that trained a PyTorch file divided LightNL's product by: formula (H·W), as-written "
+        '(f / H * W, as one program has it), or auto: what the file shows (auto)',
+    )
     args = parser.parse_args(arguments)
+    if args.command == 'import':
+        return _import(args)
     if args.command == 'prepare':
         return _prepare(args)
     if args.command == 'check':
@@ -151,6 +174,27 @@ def _export(checkpoint: Path, format: str, out: Path | None) -> int:
         f"{exported.file}: {exported.bytes / 2**20:.2f} MiB, its logits PyTorch's to {exported.difference:.0e} of the "
         f'largest, at batches of {" and ".join(map(str, CHECKED_BATCHES))}'
     )
+    return 0
+
+
+def _import(args) -> int:
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from trials.weights.import_weights import TABLE, import_weights
+
+    try:
+        imported = import_weights(args.file, args.network, args.out, dataset=args.dataset, division=args.division)
+    except (ValueError, OSError) as error:
+        print(f'python -m trials: {error}', file=sys.stderr)
+        return 2
+    lines = [
+        f'{args.out}: {args.network} with the weights of a {imported.kind} file; all {len(imported.filled)} tensors of '
+        'the network filled, each once',
+        f'not used: {len(imported.unused)} tensors of the file' + (':' if imported.unused else ''),
+        *(f'  {name}' for name in imported.unused[:_NAMES_SHOWN]),
+        *([f'  ... (all of them in {args.out / TABLE})'] if len(imported.unused) > _NAMES_SHOWN else []),
+        *([imported.division] if imported.division else []),
+    ]
+    print('\n'.join(lines))
     return 0
 
 

@@ -17,8 +17,8 @@ from search_space.skeleton import Row, Sample, Skeleton, idle_choices, label
 from strategies.autonl.gated_row import inherit_weight
 
 from .datasets import normalisation
-from .export import load_network
 from .parameters import TrialParameters
+from .trained_network import load_network
 from .training.teacher import Teacher
 
 __all__ = ['check_given', 'inherit', 'load_teacher']

@@ -14,9 +14,10 @@ from strategies.experiment.seeds import SEED
 from .datasets import DATASETS, check_arguments
 from .training.evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 
-__all__ = ['RULES', 'STAGES', 'TrialParameters']
+__all__ = ['IMPORT', 'RULES', 'STAGES', 'TrialParameters']
 
-STAGES = ('search', 'retrain', 'test')
+IMPORT = 'import'
+STAGES = ('search', 'retrain', 'test', IMPORT)
 _GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments', 'candidates'}
 
 
@@ -67,7 +68,8 @@ class TrialParameters:
     Attributes:
         strategy: name of the strategy that asked for it.
         stage: ``search`` runs a one-shot search; ``retrain`` trains a network from scratch and reports its validation
-            accuracy; ``test`` does the same and reports its test accuracy too.
+            accuracy; ``test`` does the same and reports its test accuracy too; ``import`` is no training: weights were
+            read from a file, and epochs and learning rate are 0.
         seed: of weights, batches and search.
         skeleton: name or file of the space's skeleton.
         dataset: name of the data set.
@@ -180,8 +182,10 @@ class TrialParameters:
         return trial
 
     def _check(self) -> None:
+        untrained = ('epochs', 'learning_rate') if self.stage == IMPORT else ()
         for name, rule in RULES.items():
-            rule.check(f'trial parameter {name}', getattr(self, name))
+            if name not in untrained:
+                rule.check(f'trial parameter {name}', getattr(self, name))
         if self.batch_size % self.devices:
             raise ValueError(
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
@@ -198,7 +202,7 @@ class TrialParameters:
 
     def _check_schedule(self) -> None:
         warmup = self.learning_rate_warmup
-        if warmup >= self.epochs:
+        if warmup >= self.epochs and self.stage != IMPORT:
             raise ValueError(
                 f'trial parameter learning_rate_warmup must be less than all {self.epochs} epochs, not {warmup!r}'
             )

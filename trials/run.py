@@ -27,7 +27,7 @@ from strategies.experiment.strategy_class import strategy_class
 
 from . import datasets
 from .given_networks import inherit, load_teacher
-from .parameters import TrialParameters
+from .parameters import IMPORT, TrialParameters
 from .training.checkpoint import EpochCheckpoint
 from .training.evaluator import evaluator, loader
 from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
@@ -85,6 +85,8 @@ def run_trial(
         FloatingPointError: a loss is NaN or infinite.
         ValueError: the data or a network that the trial is given is not there or does not fit.
     """
+    if trial.stage == IMPORT:
+        raise ValueError('these are imported weights, which no training gives; import them again from their file')
     torch.set_num_threads(trial.threads)
     pl.seed_everything(derived_seed(trial.seed, 'trial'), verbose=False)
     skeleton = trial.space()

@@ -18,6 +18,7 @@ from trials import export
 from trials.__main__ import main
 from trials.datasets import class_names, normalisation
 from trials.run import save_trial
+from trials.trained_network import load_trained, skeleton_text
 
 CUED = load_skeleton('cued')
 LAST = {label: candidates[-1] for label, candidates in CUED.choices().items()}
@@ -107,8 +108,7 @@ def left(request, tmp_path_factory):
     folder, skeleton, dataset = tmp_path_factory.mktemp('trial'), beginning(request.param), DATASETS[request.param]
     sample = every_kind_of_block(skeleton)
     network = trained(skeleton, sample)
-    metadata = export.TrainedNetwork(network, skeleton, sample, (), (), ()).metadata()
-    (folder / 'skeleton.yaml').write_text(metadata['skeleton'])
+    (folder / 'skeleton.yaml').write_text(skeleton_text(skeleton))
     arguments = {}
     with pytest.MonkeyPatch.context() as patch:
         if dataset == 'cifar10':
@@ -164,21 +164,21 @@ def test_the_network_that_a_search_found_is_that_of_its_result(tmp_path):
     search = {'stage': 'search', 'class': 'strategies.AutoNL'}
     network = trained(CUED, found)
     left = leave_trial(tmp_path, 'cued', {}, network, {'default': 0.9, 'macs': 1, **found}, **search)
-    assert export.load_trained(left).sample == found
-    assert not isinstance(export.load_trained(left).network.rows[0].lightnl, LightNL)
+    assert load_trained(left).sample == found
+    assert not isinstance(load_trained(left).network.rows[0].lightnl, LightNL)
 
 
 def test_a_sample_is_whole_where_the_experiment_had_fewer_candidates(tmp_path):
     ratios = {f'candidates/row{row:02d}/lightnl_ratio': [0.25] for row in range(1, 6)}
     fewer = {label: value for label, value in LAST.items() if not label.endswith('ratio')}
     left = leave_trial(tmp_path, 'cued', fewer, trained(CUED, LAST), **ratios)
-    assert export.load_trained(left).sample == LAST
+    assert load_trained(left).sample == LAST
 
 
 def test_classes_are_numbers_where_the_data_that_names_them_is_not_there(tmp_path, caplog):
     changes = {'dataset': 'image-folder', 'dataset/folder': str(tmp_path / 'nowhere')}
     left = leave_trial(tmp_path / 'trial', 'cued', LAST, trained(CUED, LAST), **changes)
-    assert export.load_trained(left).labels == tuple('0123456789')
+    assert load_trained(left).labels == tuple('0123456789')
     (record,) = caplog.records
     assert f'image-folder: {tmp_path / "nowhere"} is missing' in record.getMessage()
 

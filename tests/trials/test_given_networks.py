@@ -13,10 +13,10 @@ from torch import nn
 from search_space import LightNLSpace, build, load_skeleton
 from strategies import AutoNL
 from trials.__main__ import main
-from trials.export import load_network
 from trials.given_networks import inherit
 from trials.parameters import TrialParameters
 from trials.run import run_trial, save_trial
+from trials.trained_network import load_network
 from trials.training.checkpoint import EpochCheckpoint
 from trials.training.teacher import Teacher
 
