@@ -52,7 +52,7 @@ def _file(path: str | Path) -> tuple[Path, int | None]:
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(f'{path} is a folder, not a file')
     if mode is not None and not stat.S_ISREG(mode):
-        raise OSError(f'{path} cannot be written: it is a device, a pipe or a socket, not a file')
+        raise FileExistsError(f'{path} cannot be written: it is a device, a pipe or a socket, not a file')
     if not target.parent.is_dir():
         folder = target.parent if Path(path).is_symlink() else Path(path).parent
         raise FileNotFoundError(f'{path} cannot be written: there is no folder {folder}')
@@ -65,11 +65,11 @@ def _target(path: str | Path) -> Path:
     if not os.fspath(path):
         raise FileNotFoundError("'' is the name of no file and no folder")
     if '\0' in os.fspath(path):
-        raise OSError(f'{os.fspath(path)!r} is the name of no file: it has a NUL in it')
+        raise FileNotFoundError(f'{os.fspath(path)!r} is the name of no file: it has a NUL in it')
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError):  # RuntimeError: how Python before 3.13 says that links go round in a circle
-        raise OSError(f'{path} cannot be written: its links lead nowhere') from None
+        raise FileNotFoundError(f'{path} cannot be written: its links lead nowhere') from None
 
 
 def _mode(path: Path) -> int | None:

@@ -94,6 +94,15 @@ def test_every_trial_ran_the_parameters_that_nni_has_recorded_for_it(finished_ex
         assert json.loads(file.read_text())['parameters'] == parameters
 
 
+def test_tensorboard_of_the_web_ui_opens_on_the_course_of_a_trial(finished_experiment):
+    experiment, _ = finished_experiment
+    trials = list(experiment.folder.glob('environments/*/trials/*/trial.json'))
+    for file in trials:
+        opened = experiment.folder / 'trials' / file.parent.name / 'output' / 'tensorboard'
+        assert list(opened.glob('events.out.tfevents.*'))
+    assert len(trials) == 9
+
+
 def test_every_trial_reports_under_its_own_parameters_at_its_start_and_every_epoch(finished_experiment):
     records = Experiment(finished_experiment[0].folder)
     ids = {

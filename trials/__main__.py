@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from search_space.whole_file import check_folder
 from trials.trial_folder import FAILURE, RECORD
 
 _NAMES_SHOWN = 20
@@ -33,7 +34,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     run.add_argument(
         '--out',
-        type=Path,
         metavar='DIR',
         help="where to leave network.pt, trial.json and the trial's course; NNI's folder of the trial by default",
     )
@@ -107,13 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _drop_host(args.experiment, args.host)
     if args.command == 'export':
         return _export(args.checkpoint, args.format, args.out)
-    out = args.out
-    if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
-        out = Path(os.environ['NNI_OUTPUT_DIR'])
+    out = None
     try:
+        if args.out is not None:
+            check_folder(args.out)  # before the training that it is to hold
+            out = Path(args.out)
+        elif args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
+            out = Path(os.environ['NNI_OUTPUT_DIR'])
         return _run(args.parameters, out, args.checkpoints)
     except Exception as error:
-        if out is not None:
+        if out is not None and not (out / RECORD).exists():  # beside a result it would be taken for that trial's
             _save_failure(out, error)
         if not isinstance(error, ValueError | ArithmeticError | OSError):
             raise
@@ -162,6 +165,7 @@ def _drop_host(experiment: str, host: str) -> int:
 
 
 def _export(checkpoint: Path, format: str, out: Path | None) -> int:
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.export import CHECKED_BATCHES, export
 
     _configure_logging()
@@ -209,15 +213,19 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     parameters = nni.get_next_parameter() if file is None else _read_parameters(file)
     if not parameters:
         raise ValueError('NNI gave no parameters; outside an experiment, name a file with --parameters')
+    if file is not None and out is not None:
+        _check_no_other(out, parameters)
     if out is not None:
         (out / FAILURE).unlink(missing_ok=True)
     if file is None:
+        _show_in_tensorboard(out)
         nni.report_intermediate_result({'default': 0.0, 'epoch': 0})
         earlier = _earlier_result(out, parameters)
         if earlier is not None:
             nni.report_final_result(earlier)
             return 0
 
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.given_networks import check_given
     from trials.parameters import TrialParameters
     from trials.run import run_trial, save_trial
@@ -248,6 +256,27 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
                 raise
             logging.getLogger('trials').warning('the result is reported, but its files are not there: %s', error)
     return 0
+
+
+def _check_no_other(out: Path, parameters: dict) -> None:
+    """Raises ValueError where ``out`` holds the result of a trial of other parameters, which would be overwritten."""
+    try:
+        earlier = json.loads((out / RECORD).read_text('utf-8'))['parameters']
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if earlier != parameters:
+        raise ValueError(f'{out} holds the result of another trial, as its {RECORD} says: name another folder')
+
+
+def _show_in_tensorboard(out: Path | None) -> None:
+    """Lead NNI's web UI to the trial's course. NNI 3.0 opens TensorBoard on another folder than the trial is given."""
+    if out is None or out.parent.name != 'trials' or out.parents[2].name != 'environments':
+        return
+    opened = out.parents[3] / 'trials' / out.name / 'output' / 'tensorboard'
+    with contextlib.suppress(OSError):  # it is a convenience, and on another machine it is not there
+        (out / 'tensorboard').mkdir(parents=True, exist_ok=True)
+        opened.parent.mkdir(parents=True, exist_ok=True)
+        opened.symlink_to(os.path.relpath(out / 'tensorboard', opened.parent), target_is_directory=True)
 
 
 def _earlier_result(out: Path | None, parameters: dict) -> dict | None:
