@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import os
+import functools
+import io
+import math
 import sys
 import time
 from pathlib import Path
+
+from search_space.entry_point import Parser, print_error, run
+from search_space.rules import one_line
+from search_space.whole_file import check_folder, check_writable, write_whole
 
 FORMATS = {
     'macs': '{:,.0f}',
@@ -28,18 +33,13 @@ PLOTS = (
 )
 """Functions of :mod:`.plots`, as the command calls them."""
 
+PICTURES = ('png', 'svg', 'pdf')
+
 SEVERAL = "NNI's id of it, its folder, the URL of its web UI while it runs, or a folder of exported results"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; how it is used, ``--help`` says."""
-
-    def error(self, message: str):
-        self.exit(2, f'{self.prog}: {message}\n')
-
-
-def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog='python -m analysis', description='Look at the results of experiments.')
+def parser() -> Parser:
+    top = Parser(prog='python -m analysis', description='Look at the results of experiments.')
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
     table = commands.add_parser(
         'table',
@@ -74,26 +74,20 @@ def parser() -> argparse.ArgumentParser:
     plot.set_defaults(run=_plot)
     plot.add_argument('plot', choices=PLOTS, help='which')
     plot.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
-    plot.add_argument('--out', required=True, type=Path, metavar='FILE', help='the picture, a .png, .svg or .pdf file')
+    plot.add_argument('--out', required=True, metavar='FILE', help='the picture, a .png, .svg or .pdf file')
     for command, what in ((report, 'the page and the data'), (export, 'the data')):
         command.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
-        command.add_argument('--out', required=True, type=Path, metavar='DIR', help=f'where {what} go')
+        command.add_argument('--out', required=True, metavar='DIR', help=f'where {what} go')
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    try:
-        return args.run(args)
-    except BrokenPipeError:  # whoever read the output has enough of it, as in | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        print(f'python -m analysis: {error}', file=sys.stderr)
-        return 2
+    return run('python -m analysis', functools.partial(args.run, args))
 
 
 def _report(args) -> int:
+    check_folder(args.out)
     from .report import write_report
     from .result_set import read
 
@@ -103,6 +97,7 @@ def _report(args) -> int:
 
 
 def _export(args) -> int:
+    check_folder(args.out)
     from .result_set import read
 
     files = read(*args.experiment).save(args.out)
@@ -111,51 +106,67 @@ def _export(args) -> int:
 
 
 def _plot(args) -> int:
+    check_writable(args.out)
+    kind = Path(args.out).suffix.lower().removeprefix('.')
+    if kind not in PICTURES:
+        raise ValueError(f'{args.out}: a picture is a file whose name ends in {", ".join(f".{k}" for k in PICTURES)}')
     from . import plots
     from .result_set import read
 
-    results = read(*args.experiment)
+    results, content = read(*args.experiment), io.BytesIO()
     frame = results.trajectories if args.plot == 'gate-trajectories' else results.trials
     figure = getattr(plots, args.plot.replace('-', '_'))(frame).figure
-    figure.savefig(args.out, bbox_inches='tight', dpi=150)
+    figure.savefig(content, format=kind, bbox_inches='tight', dpi=150)
+    write_whole(args.out, content.getvalue())
     return 0
 
 
 def _table(args) -> int:
-    from .experiment import find_experiment
+    from .completeness import completeness, first_reason, status_of, tuner_log
+    from .experiment import GOING_ON, Experiment, find_experiment
+    from .result_set import csv_of
     from .tables import comparison, frames, time_use
 
     experiment = find_experiment(args.experiment)
-    experiment.tuner_arguments()
-    status = _wait(experiment) if args.wait else experiment.status()
+    arguments = experiment.tuner_arguments()
+    nni = _wait(experiment) if args.wait else experiment.status()
     read = frames(experiment)
-    if read.trials.empty and not args.wait:
-        raise ValueError(f'experiment {experiment.id} is empty: no trial was started in it yet')
-    frame = comparison(read.trials).drop(columns=['experiment', 'experiment_seed']).set_index('strategy')
+    planned = completeness(arguments, read.trials, tuner_log(experiment))
+    status = status_of(nni, planned)
+    if read.trials.empty:
+        reason, log = first_reason(experiment, read.trials)
+        why = ' yet' if nni in GOING_ON else f'; the first reason: {reason}{f"; see {log}" if log else ""}'
+        raise ValueError(f'experiment {experiment.id} is empty: no trial was started in it{why}')
+    frame = comparison(read.trials).drop(columns=['experiment', 'experiment_seed'])
     if args.csv:
-        print(frame.to_csv(), end='')
-        return _exit_status(args, status)
-    print(f'Experiment {experiment.id}: {status}')
-    formatters = {column: _formatter(template) for column, template in FORMATS.items()}
-    print(frame.to_string(formatters=formatters, na_rep='-'))
-    seconds = _formatter('{:.1f}')
-    for row in time_use(read, {experiment.id: experiment.profile()['params']['trialConcurrency']}).itertuples():
-        print(
-            f'{row.wall_clock / 60:.1f} minutes with {row.workers} workers, {row.not_training:.0%} of it not training: '
-            f'{row.trial_overhead:.0%} in the start and end of trials (median {seconds(row.trial_start)} s and '
-            f'{seconds(row.trial_end)} s), {row.idle:.0%} without a trial'
-        )
-    folder = getattr(experiment, 'folder', None)
-    if folder is not None:
-        print(f'Trials, their logs and networks: {folder}')
-        if status == 'ERROR':
-            print(f'NNI gave up; why is at the end of: {folder / "log" / "nnictl_stderr.log"}')
-            print(f'To go on from where it was: nnictl stop {experiment.id} && nnictl resume {experiment.id}')
-    return _exit_status(args, status)
-
-
-def _exit_status(args, status: str) -> int:
-    return 1 if args.wait and status != 'DONE' else 0
+        print(csv_of(frame), end='')
+    else:
+        print(f'Experiment {experiment.id}: {status}')
+        formatters = {column: _formatter(template) for column, template in FORMATS.items()}
+        print(frame.set_index('strategy').to_string(formatters=formatters, na_rep='-'))
+        for one in planned:
+            print(f'{one.strategy}: {one.text()}')
+        workers = experiment.profile()['params'].get('trialConcurrency')
+        seconds = _formatter('{:.1f}')
+        for row in time_use(read, {experiment.id: workers}).itertuples():
+            print(
+                f'{row.wall_clock / 60:.1f} minutes with {row.workers} workers, {row.not_training:.0%} of it not '
+                f'training: {row.trial_overhead:.0%} in the start and end of trials (median '
+                f'{seconds(row.trial_start)} s and {seconds(row.trial_end)} s), {row.idle:.0%} without a trial'
+            )
+        if isinstance(experiment, Experiment):
+            print(f'Trials, their logs and networks: {one_line(experiment.folder)}')
+    if status in (*GOING_ON, 'DONE'):
+        return int(args.wait and status != 'DONE')
+    lacking = '; '.join(f'{one.strategy}: {one.missing}' for one in planned if one.missing)
+    reason, log = first_reason(experiment, read.trials)
+    lacking = f'missing: {lacking}; ' if lacking else ''
+    why = f'{lacking}the first reason: {reason}{f"; see {log}" if log else ""}'
+    print_error(f'python -m analysis: experiment {experiment.id} is {status}; {why}')
+    if status in ('ERROR', 'STOPPED'):
+        again = f'bash run.sh resume {experiment.id}, or nnictl stop {experiment.id} && nnictl resume {experiment.id}'
+        print_error(f'To go on from where it was, as it was configured then: {again}')
+    return 1
 
 
 def _formatter(template: str):
@@ -168,22 +179,30 @@ def _wait(experiment, poll_seconds: float = 2.0) -> str:
     """Show what was spent, of all that the budgets allow for, until the experiment has ended; its status."""
     from tqdm import tqdm
 
-    from .experiment import Experiment
+    from .experiment import GOING_ON, Experiment
     from .tables import trials
 
     arguments = experiment.tuner_arguments()
     unit, total = arguments.get('budget_unit', 'epochs'), total_budget(arguments)
     hosts = _HostWatch(experiment) if isinstance(experiment, Experiment) else None
-    with tqdm(total=total, unit=unit, desc=f'Experiment {experiment.id}', bar_format=_BAR) as bar:
+    said = -math.inf
+    lines = not sys.stderr.isatty()  # what is written over is for a terminal
+    shape = {'bar_format': _BAR if math.isfinite(total) else _COUNT, 'unit': f' {unit}', 'disable': lines}
+    with tqdm(total=total, desc=f'Experiment {experiment.id}', **shape) as bar:
         while True:
             status = experiment.status()
             if hosts is not None:
                 hosts.look(ended=status in ('STOPPED', 'ERROR'))
             frame = trials(experiment)
-            bar.n = min(total, spent(frame, unit))
+            so_far = min(total, spent(frame, unit))
             running = [f'{row.strategy} {row.stage}' for row in frame[frame.status == 'RUNNING'].itertuples()]
-            bar.set_postfix_str(f'{status}; running: {", ".join(running) or "-"}')
-            if status not in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL'):
+            state = f'{status}; running: {", ".join(running) or "-"}'
+            if lines and time.monotonic() - said >= LINE_SECONDS:
+                print(f'{so_far:.0f} of {total:.0f} {unit}; {state}', file=sys.stderr, flush=True)
+                said = time.monotonic()
+            bar.n, bar.postfix = so_far, state
+            bar.refresh()
+            if status not in GOING_ON:
                 return status
             time.sleep(poll_seconds)
 
@@ -216,10 +235,16 @@ class _HostWatch:
 
 
 def total_budget(arguments: dict) -> float:
-    """What all strategies may spend, in the unit of their budget, tests included where it is known what they cost."""
-    tests = arguments.get('test_runs', 1)
-    of_tests = {'epochs': tests * arguments['retrain']['epochs'], 'trials': tests, 'seconds': 0}
-    return len(arguments['strategies']) * (arguments['budget'] + of_tests[arguments.get('budget_unit', 'epochs')])
+    """What all strategies may spend, in the unit of their budget, tests included where it is known what they cost.
+
+    Infinite where the arguments do not say it, as those of another version may.
+    """
+    try:
+        tests = arguments.get('test_runs', 1)
+        of_tests = {'epochs': tests * arguments['retrain']['epochs'], 'trials': tests, 'seconds': 0}
+        return len(arguments['strategies']) * (arguments['budget'] + of_tests[arguments.get('budget_unit', 'epochs')])
+    except (KeyError, TypeError):
+        return math.inf
 
 
 def spent(trials, unit: str) -> float:
@@ -231,7 +256,12 @@ def spent(trials, unit: str) -> float:
     return float(trials.epochs.fillna(trials.last_epoch.astype('Float64')).sum())
 
 
-_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}, {postfix}]'
+_BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}] {postfix}'
+
+_COUNT = '{desc}: {n:.0f}{unit} [{elapsed}] {postfix}'
+
+LINE_SECONDS = 60.0
+"""Between lines of progress where there is no terminal."""
 
 
 if __name__ == '__main__':

@@ -145,11 +145,27 @@ def typed(frame: pd.DataFrame, columns: Columns, other=None) -> pd.DataFrame:
     for name, kind in types.items():
         if kind == _TIME:
             numeric = pd.api.types.is_numeric_dtype(frame[name])
-            frame[name] = pd.to_datetime(frame[name], unit='ms' if numeric else None, utc=True).astype(_TIME)
+            unit = 'ms' if numeric else None
+            frame[name] = pd.to_datetime(frame[name], unit=unit, utc=True, errors='coerce').astype(_TIME)
         elif kind == _TEXT:
             frame[name] = frame[name].astype(object).map(str, na_action='ignore').astype(_TEXT)
         elif kind in (_WHOLE, _NUMBER):
-            numbers = pd.to_numeric(frame[name], errors='coerce').astype('float64')
-            finite = numbers.where(np.isfinite(numbers))
+            numbers = _numbers(frame[name])
+            finite = numbers.where(numbers.abs() < 2**63)
             frame[name] = numbers.astype(_NUMBER) if kind == _NUMBER else finite.round().astype(_WHOLE)
     return frame
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """As float64; what is no number is NaN."""
+    try:
+        return pd.to_numeric(values, errors='coerce').astype('float64')
+    except (TypeError, ValueError, OverflowError):  # a list among them, or a whole number of 400 digits
+        return values.map(_number).astype('float64')
+
+
+def _number(value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan

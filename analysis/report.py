@@ -17,10 +17,10 @@ import yaml
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from search_space.whole_file import write_whole
+from search_space.whole_file import check_folder, write_whole
 
 from . import columns, plots
-from .result_set import ResultSet, versions
+from .result_set import ResultSet, csv_of, versions
 from .statistics import paired_differences, rank_correlation, strategy_means
 from .tables import comparison, supernet_accuracy, time_use
 
@@ -93,9 +93,9 @@ def write_report(results: ResultSet, out: str | Path) -> Path:
     Raises:
         OSError: ``out`` cannot be written to.
     """
-    out = Path(out)
+    out = check_folder(out)
     results.save(out)
-    write_whole(out / 'comparison.csv', comparison(results.trials).to_csv(index=False).encode())
+    write_whole(out / 'comparison.csv', csv_of(comparison(results.trials)).encode())
     for row in results.experiments.itertuples():
         write_whole(out / _configuration_file(row.experiment), _yaml(row.configuration).encode())
     write_whole(out / PAGE, _Page(results).html().encode())
@@ -387,7 +387,7 @@ class _Page:
 
     def _time_use(self) -> str:
         experiments = self.results.experiments
-        workers = {row.experiment: row.configuration['trialConcurrency'] for row in experiments.itertuples()}
+        workers = {row.experiment: row.configuration.get('trialConcurrency') for row in experiments.itertuples()}
         used = time_use(self.results, workers)
         if used.empty:
             return ''

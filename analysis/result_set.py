@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -10,12 +11,17 @@ from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from search_space.whole_file import write_whole
+from search_space.read_file import read_json, read_text
+from search_space.rules import one_line, shown
+from search_space.whole_file import check_folder, write_whole
 
 from .columns import EXPERIMENTS, METRICS, TRAJECTORIES, TRIALS, UNREADABLE, Columns, label_type, typed
+from .completeness import completeness, status_of, tuner_log
 from .experiment import Experiment, RunningExperiment, find_experiment
+from .published import Published
 from .tables import Frames, frames
 
 __all__ = ['ResultSet', 'read', 'read_course', 'shipped']
@@ -25,7 +31,10 @@ PACKAGES = ('autonl-nni', 'nni', 'torch', 'torchvision', 'pytorch-lightning', 'n
 DESCRIPTION = 'experiments.json'
 """The file by which the folder of a result set is known."""
 
-_FORMAT = 1
+_FORMAT = 2
+
+LARGEST_TABLE = 2**28
+"""Bytes of a CSV file: of a hundred thousand trials it has a quarter of it."""
 
 _TABLES: dict[str, tuple[Columns, Any]] = {
     'trials': (TRIALS, label_type),
@@ -34,16 +43,8 @@ _TABLES: dict[str, tuple[Columns, Any]] = {
     'unreadable': (UNREADABLE, None),
 }
 
-_PRIVATE = (
-    'experimentWorkingDirectory',
-    'nniManagerIp',
-    'searchSpace',
-    'logLevel',
-    'debug',
-    'useAnnotation',
-    'tunerGpuIndices',
-)
-"""Of a configuration: what is about the machine, or about no result."""
+_FORMULAS = ('=', '+', '-', '@', '\t', '\r', "'")
+"""What a spreadsheet may take for the beginning of a formula; such a text is written with an apostrophe before it."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,36 @@ class ResultSet(Frames):
         Raises:
             OSError: the folder or a file cannot be written.
         """
-        folder = Path(folder)
+        folder = check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = []
+        paths, rows = [], {}
         for name in _TABLES:
-            write_whole(folder / f'{name}.csv', getattr(self, name).to_csv(index=False).encode())
+            frame = getattr(self, name)
+            write_whole(folder / f'{name}.csv', csv_of(frame).encode())
             paths.append(folder / f'{name}.csv')
+            rows[name] = len(frame)
         experiments = self.experiments.assign(
             **{name: self.experiments[name].astype(str) for name in ('started', 'ended')}
         ).to_dict('records')
         records = [{key: None if _missing(value) else value for key, value in row.items()} for row in experiments]
-        text = json.dumps({'format': _FORMAT, 'experiments': records}, indent=1, ensure_ascii=False)
+        description = {'format': _FORMAT, 'rows': rows, 'experiments': records}
+        text = json.dumps(description, indent=1, ensure_ascii=False)
         write_whole(folder / DESCRIPTION, text.encode())  # last: with it the folder is a result set
         return [*paths, folder / DESCRIPTION]
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """``frame`` as CSV, without its index; no cell is a formula to a spreadsheet."""
+    texts = {name: frame[name].map(_no_formula, na_action='ignore') for name in frame.columns if _is_text(frame[name])}
+    return frame.assign(**texts).to_csv(index=False)
+
+
+def _is_text(column: pd.Series) -> bool:
+    return pd.api.types.is_string_dtype(column) or column.dtype == object
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _missing(value) -> bool:
@@ -133,29 +151,22 @@ def _read_nni(experiment: Experiment | RunningExperiment) -> ResultSet:
     read = frames(experiment)
     if read.trials.empty:
         raise ValueError(f'experiment {experiment.id} is empty: no trial was started in it yet')
-    private = _Private(profile)
+    published = Published(profile, arguments)
     for table, column in ((read.trials, 'failure'), (read.unreadable, 'reason')):
-        table[column] = table[column].map(private.without, na_action='ignore').astype('string')
+        table[column] = table[column].map(published.text, na_action='ignore').astype('string')
     row = {
         'experiment': experiment.id,
-        'name': profile['params'].get('experimentName'),
+        'name': one_line(profile['params'].get('experimentName') or '', 200),
         'seed': arguments.get('seed', 0),
-        'skeleton': PurePath(str(arguments.get('skeleton'))).stem,
-        'status': _status(experiment, profile, read.trials),
+        'skeleton': one_line(PurePath(str(arguments.get('skeleton'))).stem, 100),
+        'status': status_of(experiment.status(), completeness(arguments, read.trials, tuner_log(experiment))),
         'started': read.trials.started.min(),
         'ended': read.trials.ended.max(),
         'seconds': profile.get('execDuration'),
-        'configuration': private.configuration(),
+        'configuration': published.configuration(),
         'versions': versions(),
     }
     return ResultSet(**vars(read), experiments=typed(pd.DataFrame([row]), EXPERIMENTS))
-
-
-def _status(experiment, profile: dict, trials: pd.DataFrame) -> str:
-    status = experiment.status()
-    # A stopped manager cannot be asked what came before; the tuner sets the number of trials when all is done.
-    wanted = profile['params'].get('maxTrialNumber')
-    return 'DONE' if status == 'STOPPED' and wanted and trials.ended.notna().sum() >= wanted else status
 
 
 def versions() -> dict[str, str]:
@@ -171,67 +182,72 @@ def versions() -> dict[str, str]:
     return found
 
 
-class _Private:
-    """What a profile says of the machine, and texts without it."""
-
-    def __init__(self, profile: dict):
-        self.params = profile['params']
-        code = self.params.get('trialCodeDirectory')
-        places = {code: '.', profile.get('logDir'): 'EXPERIMENT', str(Path.home()): '~'}
-        self.places = sorted(((p, r) for p, r in places.items() if p and p != '/'), key=lambda pair: -len(pair[0]))
-
-    def without(self, value: Any) -> Any:
-        """``value`` with the code's folder as ``.``, the experiment's as ``EXPERIMENT`` and the home as ``~``."""
-        if isinstance(value, dict):
-            return {key: self.without(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.without(item) for item in value]
-        if isinstance(value, str):
-            for place, replacement in self.places:
-                value = replacement if value == place else value.replace(f'{place}/', f'{replacement}/')
-        return value
-
-    def configuration(self) -> dict[str, Any]:
-        """The configuration that ``nnictl create`` takes, to run the same again with the code here."""
-        params = {key: value for key, value in self.params.items() if key not in _PRIVATE and value is not None}
-        # Hosts, users and passwords of the machines stay here.
-        params['trainingService'] = {'platform': (params.get('trainingService') or {}).get('platform', 'local')}
-        params.pop('maxTrialNumber', None)  # set by the tuner when all was done
-        if 'searchSpaceFile' in params:
-            params.pop('searchSpace', None)  # its content
-        return _relative(self.without(params))
-
-
-def _relative(value: Any) -> Any:
-    """``./search_space/choices/cued.json`` as people write it."""
-    if isinstance(value, dict):
-        return {key: _relative(item) for key, item in value.items()}
-    return value.removeprefix('./') if isinstance(value, str) else value
-
-
 def _load(folder: Path) -> ResultSet:
-    """A result set from its folder."""
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text('utf-8'))
-        experiments = typed(pd.DataFrame(description['experiments']), EXPERIMENTS)
-        if description['format'] != _FORMAT:
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f'{folder / DESCRIPTION}: not the description of a result set; export it again') from None
-    tables = {}
+    """A result set from its folder. A row that was damaged is noted as unreadable; one that is gone ends it.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    where = folder / DESCRIPTION
+    description = read_json(where)
+    if not isinstance(description, dict) or description.get('format') != _FORMAT:
+        raise ValueError(f'{where}: not the description of a result set of this version; export it again')
+    rows, records = description.get('rows'), description.get('experiments')
+    whole = isinstance(rows, dict) and isinstance(records, list) and all(_is_experiment(one) for one in records)
+    if not whole:
+        raise ValueError(f'{where}: not the description of a result set; export it again')
+    experiments = typed(pd.DataFrame(records), EXPERIMENTS)
+    tables, damaged = {}, []
     for name, (columns, other) in _TABLES.items():
-        path = folder / f'{name}.csv'
-        try:
-            table = pd.read_csv(
-                io.StringIO(path.read_text('utf-8')), dtype=object, na_values=[''], keep_default_na=False
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(f'{path}: it cannot be read; export the result set again ({error})') from None
-        lacking = set(columns) - set(table.columns)
-        if lacking:
-            raise ValueError(f'{path}: the column {min(lacking)} is missing; export the result set again')
+        table, lines = _table(folder / f'{name}.csv', columns, other, rows.get(name))
         tables[name] = typed(table, columns, other)
+        what = [f'{name}.csv, line {line}' for line in lines]
+        damaged += [{'experiment': None, 'what': one, 'reason': 'the row is damaged'} for one in what]
+    if damaged:
+        unreadable = _concatenated([tables['unreadable'], pd.DataFrame(damaged)])
+        tables['unreadable'] = typed(unreadable, UNREADABLE)
     return ResultSet(**tables, experiments=experiments)
+
+
+def _is_experiment(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get('experiment'), str)
+        and isinstance(record.get('configuration'), dict)
+        and isinstance(record.get('versions'), dict)
+    )
+
+
+def _table(path: Path, columns: Columns, other: Any, rows: Any) -> tuple[pd.DataFrame, list[int]]:
+    """A table from its CSV file, and the lines in it that are no rows of it.
+
+    Raises:
+        ValueError: it is no such file, a column is missing, or rows are.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(read_text(path, LARGEST_TABLE), newline='')))
+    except (ValueError, csv.Error) as error:
+        reason = one_line(error, 300)
+        raise ValueError(f'{path}: it cannot be read; export the result set again ({reason})') from None
+    header, lines = (lines[0], lines[1:]) if lines else ([], [])
+    lacking = set(columns) - set(header)
+    if lacking:
+        raise ValueError(f'{path}: the column {min(lacking)} is missing; export the result set again')
+    if len(lines) != rows:
+        raise ValueError(f'{path}: {len(lines)} rows of {shown(rows)}: it was cut off; export the result set again')
+    places = [number for number, line in enumerate(lines, 2) if len(line) == len(header)]
+    table = pd.DataFrame([line for line in lines if len(line) == len(header)], columns=header, dtype=object)
+    table = table.where(table != '', None)
+    wrong = pd.Series(False, index=table.index)
+    for name in table.columns:
+        kind = columns[name][0] if name in columns else other(name) if other else 'string'
+        if kind == 'string':
+            table[name] = table[name].str.removeprefix("'")
+        else:
+            given = table[name].notna() & (table[name] != 'nan')
+            wrong |= given & typed(table[[name]], {name: (kind, '')})[name].isna()
+    damaged = {*range(2, len(lines) + 2)} - {*places} | {places[position] for position in np.flatnonzero(wrong)}
+    return table[~wrong].reset_index(drop=True), sorted(damaged)
 
 
 def read_course(path: str | Path) -> pd.DataFrame:

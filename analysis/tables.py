@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from search_space import PRESENT, Skeleton, load_skeleton
+from search_space.read_file import parse_json
+from search_space.rules import one_line
 from search_space.skeleton import label
 
 from .columns import COMPARISON, METRICS, TIME_USE, TRAJECTORIES, TRIALS, UNREADABLE, label_type, typed
-from .experiment import ENDED, Experiment, RunningExperiment
+from .experiment import ENDED, GOING_ON, Experiment, RunningExperiment
 
 __all__ = [
     'Frames',
@@ -102,24 +105,27 @@ class _Reader:
         self.unreadable.append({'experiment': self.id, 'what': what, 'reason': reason})
 
     def _event(self, event: dict) -> None:
-        trial = event['trialJobId']
+        trial, status, started = event.get('trialJobId'), event.get('event'), _time(event.get('timestamp'))
+        if not (isinstance(trial, str) and trial and isinstance(status, str)):
+            self._note('an event of a trial', 'it does not say of which trial, or which status it has then')
+            return
         row = self.trials.setdefault(
             trial,
             {
                 'experiment': self.id,
                 'experiment_seed': self.arguments.get('seed', 0),
-                'trial': trial,
-                'started': event['timestamp'],
+                'trial': one_line(trial, 100),
+                'started': started,
             },
         )
-        row['status'] = event['event']
-        if event['event'] in ENDED:
-            row['ended'] = event['timestamp']
-        if event['data']:
+        row['status'] = one_line(status, 50)
+        if status in ENDED:
+            row['ended'] = started
+        if event.get('data'):
             row['_parameters'] = None
             try:
-                parameters = json.loads(event['data'])['parameters']
-                row.update({key: parameters[key] for key in ('strategy', 'stage', 'seed')})
+                parameters = parse_json(event['data'], '')['parameters']
+                row.update({key: _plain(parameters[key]) for key in ('strategy', 'stage', 'seed')})
             except (ValueError, KeyError, TypeError):
                 self._note(f'trial {trial}', 'its parameters are not those of a trial of this package')
                 return
@@ -136,29 +142,30 @@ class _Reader:
                 row['attempt'] = attempts[parameters]
 
     def _metric(self, metric: dict) -> None:
-        trial, data = metric['trialJobId'], metric['data']
-        row = self.trials.get(trial)
+        trial, data = metric.get('trialJobId'), metric['data']
+        row = self.trials.get(trial) if isinstance(trial, str) else None
+        trial = one_line(trial, 100)
         if row is None:
             self._note(f'a report of trial {trial}', 'NNI has no record of this trial')
         elif data is None:
             self._note(f'a report of trial {trial}', 'it is not a JSON object')
-        elif metric['type'] == 'FINAL':
+        elif metric.get('type') == 'FINAL':
             row.update({column: data[key] for key, column in _RESULTS.items() if key in data})
             row.update(_labels(data))
-        elif isinstance(data.get('epoch'), int):
+        elif isinstance(data.get('epoch'), int) and data['epoch'] < 2**53:
             row['last_epoch'] = data['epoch']
             if data['epoch'] > 0:
-                self._epoch(row, data, metric['timestamp'])
+                self._epoch(row, data, _time(metric.get('timestamp')))
         else:
             self._note(f'a report of trial {trial}', 'it does not say of which epoch it is')
 
     def _epoch(self, row: dict, data: dict, reported) -> None:
         which = {key: row.get(key) for key in ('experiment', 'trial', 'strategy')} | {'epoch': data['epoch']}
-        numbers = {key: value for key, value in data.items() if '/' not in key and key not in ('default', 'epoch')}
+        numbers = {key: value for key, value in data.items() if _METRIC.fullmatch(key) and key not in which}
+        numbers.pop('default', None)
         self.metrics.append({**numbers, **which, 'stage': row.get('stage'), 'reported': reported})
         for key, norm in data.items():
-            if key.startswith('norm/'):
-                name = key.removeprefix('norm/')
+            if key.startswith('norm/') and _LABEL.fullmatch(name := key.removeprefix('norm/')):
                 choice, _, index = name.partition('#')
                 self.trajectories.append(
                     {
@@ -172,7 +179,7 @@ class _Reader:
                 )
 
     def _explain_failures(self) -> None:
-        going_on = self.experiment.status() in ('INITIALIZED', 'RUNNING', 'NO_MORE_TRIAL', 'TUNER_NO_MORE_TRIAL')
+        going_on = self.experiment.status() in GOING_ON
         for trial, row in self.trials.items():
             if row['status'] == 'SUCCEEDED':
                 if 'validation_accuracy' not in row and not going_on:
@@ -186,29 +193,42 @@ class _Reader:
         left = self.experiment.trial_file(trial, 'failure.json')
         if left is not None:
             try:
-                return _one_line(json.loads(left)['error'])
+                return one_line(parse_json(left, '')['error'], _LONGEST_REASON)
             except (ValueError, KeyError, TypeError):
                 self._note(f'failure.json of trial {trial}', 'it is not a JSON object with the key error')
         stderr = (self.experiment.trial_file(trial, 'trial.stderr') or '').strip()
-        return _one_line(f'{status}; the last it said: {stderr.splitlines()[-1]}' if stderr else status)
+        return one_line(f'{status}; the last it said: {stderr.splitlines()[-1]}' if stderr else status, _LONGEST_REASON)
 
     def _lightnl(self, trials: pd.DataFrame) -> pd.Series:
         try:
             skeleton = load_skeleton(self.arguments['skeleton'])
-        except (ValueError, KeyError) as error:
-            self._note('the column lightnl', str(error))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            self._note('the column lightnl', one_line(error, _LONGEST_REASON))
             return trials['lightnl']
         return _lightnl_text(trials, skeleton)
 
 
+_LABEL = re.compile(r'[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+(#\d+)?')
+_METRIC = re.compile(r'[A-Za-z0-9_.-]{1,100}')
+
+
 def _labels(values: dict) -> dict:
     """What is said of labels; ``class/`` are the arguments of a search, ``dataset/`` those of the data set."""
-    return {key: value for key, value in values.items() if '/' in key and not key.startswith(('class/', 'dataset/'))}
+    return {
+        key: _plain(value)
+        for key, value in values.items()
+        if _LABEL.fullmatch(key) and not key.startswith(('class/', 'dataset/', 'candidates/'))
+    }
 
 
-def _one_line(text: Any) -> str:
-    text = ' '.join(str(text).split())
-    return text if len(text) <= _LONGEST_REASON else f'{text[:_LONGEST_REASON]} ...'
+def _plain(value: Any) -> Any:
+    """A number as it is; a text, and whatever else was written into a database, in one line."""
+    return value if isinstance(value, int | float) else one_line(value, 200)
+
+
+def _time(timestamp: Any) -> float | None:
+    """Milliseconds since 1970, of a time that there is a date for; None where it is none."""
+    return timestamp if isinstance(timestamp, int | float) and 0 <= timestamp < 2**42 else None
 
 
 def _lightnl_text(trials: pd.DataFrame, skeleton: Skeleton) -> pd.Series:
@@ -284,7 +304,7 @@ def time_use(read: Frames, workers: dict[str, int]) -> pd.DataFrame:
 
     Args:
         read: of an experiment, or several.
-        workers: experiment to its trialConcurrency.
+        workers: experiment to its trialConcurrency; one of which it is not known is left out.
     """
     epochs = read.metrics.sort_values(['trial', 'epoch'], kind='stable').groupby('trial')
     first, last = epochs.first(), epochs.last()
@@ -292,6 +312,8 @@ def time_use(read: Frames, workers: dict[str, int]) -> pd.DataFrame:
     for experiment, own in read.trials[read.trials.ended.notna()].groupby('experiment', sort=False):
         own = own.set_index('trial')
         wall_clock = _seconds(own.ended.max() - own.started.min())
+        if not (isinstance(workers[experiment], int) and 0 < workers[experiment] < 1e6 and wall_clock > 0):
+            continue
         available = workers[experiment] * wall_clock
         trained = own.seconds.fillna(last.seconds.reindex(own.index)).fillna(0).astype(float)
         present = (own.ended - own.started).map(_seconds).astype(float)

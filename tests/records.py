@@ -27,17 +27,17 @@ create table ExperimentProfile (params text, id text, execDuration integer, star
 class Records:
     """Writes an experiment's database as NNI does."""
 
-    def __init__(self, folder, tuner='strategies.tuner.StrategyTuner', seed=0, **params):
+    def __init__(self, folder, tuner='strategies.tuner.StrategyTuner', seed=0, arguments=None, **params):
         (folder / 'db').mkdir(parents=True)
         self.experiment, self.folder, self._clock = Experiment(folder), folder, 1_800_000_000_000
         self.database = sqlite3.connect(folder / 'db' / 'nni.sqlite', isolation_level=None)
         self.database.executescript(SCHEMA)
         if tuner:
-            params = {'trialConcurrency': 2, **params, 'experimentName': 'a test'}
-            params['trialCodeDirectory'] = '/srv/somebody/code'
-            params['tuner'] = {'className': tuner, 'classArgs': {**ARGUMENTS, 'seed': seed}}
-            row = [json.dumps(params), str(folder)]
-            self.database.execute("insert into ExperimentProfile values (?, 'x', 9, 0, null, ?, 0, 1)", row)
+            params = {'trialConcurrency': 2, 'experimentName': 'a test', **params}
+            params.setdefault('trialCodeDirectory', '/srv/somebody/code')
+            params['tuner'] = {'className': tuner, 'classArgs': {**ARGUMENTS, 'seed': seed, **(arguments or {})}}
+            row = [json.dumps(params), folder.name, str(folder)]
+            self.database.execute('insert into ExperimentProfile values (?, ?, 9, 0, null, ?, 0, 1)', row)
 
     def event(self, trial, event, parameters=None):
         self._clock += 1000

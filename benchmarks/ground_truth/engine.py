@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from search_space.nni_nas import ExecutableModelSpace, ExecutionEngine, FinalMetricEvent, ModelStatus, TrainingEndEvent
+from nni.nas.execution import ExecutionEngine
+from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
+from nni.nas.space import ExecutableModelSpace, ModelStatus
 
 __all__ = ['Answer', 'TableEngine']
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -14,7 +15,6 @@ from search_space.lightnl import gpu
 from search_space.lightnl.macs import compact_channels
 from search_space.lightnl.products import attend, contexts
 from search_space.mixed import MixedLightNL
-from search_space.nni_nas import LayerChoice
 
 from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated

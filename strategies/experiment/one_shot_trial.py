@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_space.nni_nas import Strategy
+from nni.nas.strategy.base import Strategy
 
 __all__ = ['OneShotTrial', 'search_passes']
 

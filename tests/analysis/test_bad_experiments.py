@@ -1,15 +1,18 @@
 """What is not an experiment of ours is refused: one line that says what is wrong, exit status 2."""
 
+import json
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from records import Records, sample
 
+from analysis import find_experiment, nni_server
 from analysis.__main__ import main
 
 
@@ -124,3 +127,123 @@ def test_help_is_there_without_the_imports_that_take_seconds():
     code = 'import sys, analysis.__main__ as m; m.parser().format_help(); print(*sys.modules)'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert not {'torch', 'pandas', 'nni', 'matplotlib'} & set(loaded)
+
+
+@contextmanager
+def connection_that(serve):
+    """A server that does with each connection what ``serve`` does."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+
+        def accept():
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f'http://127.0.0.1:{listening.getsockname()[1]}'
+
+
+def drip(connection):
+    with suppress(OSError):
+        connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+        while True:
+            connection.sendall(b'[')
+            time.sleep(0.05)
+
+
+def drip_headers(connection):
+    with suppress(OSError):
+        while True:
+            connection.sendall(b'H')
+            time.sleep(0.05)
+
+
+def never_end(connection):
+    with suppress(OSError):
+        connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+        while True:
+            connection.sendall(b'[' * 100_000)
+
+
+@pytest.mark.parametrize('serve', [drip, drip_headers, never_end])
+def test_a_server_that_never_comes_to_an_end_is_left(serve, monkeypatch):
+    monkeypatch.setattr(nni_server, 'LARGEST_ANSWER', 1_000_000)
+    with connection_that(serve) as url, pytest.raises(ValueError, match=r'its answer (took longer|is larger) than'):
+        nni_server.NniServer(url, seconds=1.0).json('experiment')
+
+
+def test_a_redirect_is_not_followed():
+    asked = []
+
+    def elsewhere(connection):
+        asked.append(True)
+        connection.close()
+
+    with connection_that(elsewhere) as other:
+
+        def redirect(connection):
+            connection.recv(10_000)
+            connection.sendall(f'HTTP/1.1 302 Found\r\nLocation: {other}/x\r\nContent-Length: 0\r\n\r\n'.encode())
+
+        with connection_that(redirect) as url, pytest.raises(ValueError, match='no experiment answers there'):
+            find_experiment(url)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    'url',
+    ['http://me:hunter2@127.0.0.1:9/prefix', 'http://127.0.0.1:9/hunter2?token=hunter2', 'ftp://me:hunter2@host/x'],
+)
+def test_passwords_and_prefixes_of_a_url_are_not_printed(url, capsys):
+    assert 'hunter2' not in refusal(['table', url], capsys)
+
+
+@pytest.mark.parametrize(
+    'answers',
+    [
+        {'trial-jobs': 3},
+        {'trial-jobs': [3]},
+        {'metric-data': {'a': 1}},
+        {'check-status': []},
+        {'check-status': {'status': {}}},
+    ],
+)
+def test_a_server_that_answers_like_nni_and_not_quite_is_named(answers, capsys):
+    tuner = {'className': 'strategies.tuner.StrategyTuner', 'classArgs': {}}
+    whole = {'experiment': {'id': 'e', 'params': {'tuner': tuner}}, 'trial-jobs': [], 'metric-data': []}
+    whole |= {'check-status': {'status': 'DONE'}, **answers}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(whole[self.path.rpartition('/')[2]]).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(('127.0.0.1', 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        line = refusal(['table', f'http://127.0.0.1:{http.server_port}'], capsys)
+        http.shutdown()
+    assert 'what answers there is not an experiment of NNI' in line
+
+
+OUTPUTS = {
+    'a device': lambda folder: '/dev/full',
+    'a place that takes no files': lambda folder: '/proc/x.svg',
+    'nothing': lambda folder: '',
+}
+
+
+@pytest.mark.parametrize('command', [['report'], ['export'], ['plot', 'timeline']], ids=lambda command: command[0])
+@pytest.mark.parametrize('case', OUTPUTS)
+def test_where_nothing_can_be_written_it_is_said_before_anything_is_read(case, command, tmp_path, capsys):
+    assert 'no experiment' not in refusal([*command, 'nowhere', '--out', OUTPUTS[case](tmp_path)], capsys)
+
+
+def test_a_picture_has_the_name_that_was_asked_for(tmp_path, capsys):
+    line = refusal(['plot', 'timeline', 'nowhere', '--out', str(tmp_path / 'x')], capsys)
+    assert 'ends in .png, .svg, .pdf' in line
+    assert not list(tmp_path.iterdir())
