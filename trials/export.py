@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import build
+from search_space.lightnl.block import fused
 from search_space.skeleton import closest, parse_skeleton
 from search_space.whole_file import check_writable, write_whole
 
@@ -68,7 +69,7 @@ def _write_onnx(network: nn.Module, input_size: int, metadata: Metadata) -> byte
 
     batch = torch.export.Dim('batch')  # unlike Dim.DYNAMIC an error where an operation has made a constant of it
     program = torch.onnx.export(
-        network,
+        fused(network),
         (_example(input_size),),
         input_names=['images'],
         output_names=['logits'],
@@ -93,7 +94,7 @@ def _read_onnx(content: bytes) -> Logits:
 def _write_torchscript(network: nn.Module, input_size: int, metadata: Metadata) -> bytes:
     content = io.BytesIO()
     with torch.no_grad():
-        traced = torch.jit.trace(network, _example(input_size), check_trace=False)
+        traced = torch.jit.trace(fused(network), _example(input_size), check_trace=False)
     torch.jit.save(traced, content, _extra_files=_texts(metadata))
     return content.getvalue()
 

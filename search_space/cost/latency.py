@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..lightnl.block import fused
 from ..network import InvertedResidual, LightNLSpace, build
 from ..read_file import read_json
 from ..rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, TEXT, Rule, check_record, number, one_of, whole
@@ -212,6 +213,8 @@ def median_ms(
 ) -> dict[Any, float]:
     """The median milliseconds of each of ``subjects``, over ``runs``.
 
+    LightNL is fused, as in an exported network.
+
     The runs are spread over passes through all subjects, each in a random order of its own: a machine that is slower
     for a while makes no subject slower than another.
 
@@ -228,7 +231,7 @@ def median_ms(
     for name in progress(order):
         make, shape = subjects[name]
         x = torch.randn(batch, *shape, device=device)
-        times[name] += run_ms(make().eval().to(device), x, math.ceil(runs / passes))
+        times[name] += run_ms(fused(make()).to(device), x, math.ceil(runs / passes))
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -35,6 +35,7 @@ def parameters_for_time(monkeypatch):
         return [float(sum(p.numel() for p in module.parameters()))] * runs
 
     monkeypatch.setattr(latency, 'run_ms', run_ms)
+    monkeypatch.setattr(latency, 'fused', lambda module: module.eval())  # which has fewer parameters
     return timed
 
 
