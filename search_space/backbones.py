@@ -103,7 +103,7 @@ class BackboneSpace(ModelSpace):
         self.network = torchvision.models.get_model(
             backbone, weights=None, num_classes=classes, **ARGUMENTS.get(backbone, {})
         )
-        self.backbone, self.input_size = backbone, input_size
+        self.backbone, self.classes, self.input_size = backbone, classes, input_size
         self.ratios, self.strides = tuple(ratios), tuple(strides)
         if points is None:
             points = block_points(self.network)
@@ -172,24 +172,46 @@ class BackboneSpace(ModelSpace):
 
         return CostTable.of({point_label(point, key): values for key, values in choices.items()}, cost)
 
-    def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone(self, state_dict: Mapping[str, Tensor]) -> list[str]:
         """Loads the weights of torchvision's own network; those of LightNL stay as they are.
+
+        Weights for another number of classes are loaded but for the last layer, which stays as it is.
 
         Args:
             state_dict: of the network without LightNL.
 
+        Returns:
+            Names of the last layer's parameters, as torchvision has them, where they are of another number of classes.
+
         Raises:
             RuntimeError: as :meth:`~torch.nn.Module.load_state_dict`, strictly.
         """
-        weights = dict(state_dict)
+        own_classes, other_classes = (self._plain_shapes(classes) for classes in (self.classes, self.classes + 1))
+        left = [
+            name
+            for name, weight in state_dict.items()
+            if own_classes.get(name) != other_classes.get(name) and weight.shape != own_classes[name]
+        ]
+        weights = {name: weight for name, weight in state_dict.items() if name not in left}
+        own = self.network.state_dict()
+        kept = {name for name in own if '.lightnl.' in name}
         for point in self._inside_out():
             inside = f'{point}.'
             weights = {
                 f'{inside}block.{name[len(inside) :]}' if name.startswith(inside) else name: weight
                 for name, weight in weights.items()
             }
-        own = {name: weight for name, weight in self.network.state_dict().items() if '.lightnl.' in name}
-        self.network.load_state_dict({**weights, **own})
+        kept |= {name for name in left if name in own}
+        self.network.load_state_dict({**weights, **{name: own[name] for name in kept}})
+        return left
+
+    def _plain_shapes(self, classes: int) -> dict[str, torch.Size]:
+        """Shapes of the weights of torchvision's network with that many classes, by name."""
+        with torch.device('meta'):
+            network = torchvision.models.get_model(
+                self.backbone, weights=None, num_classes=classes, **ARGUMENTS.get(self.backbone, {})
+            )
+        return {name: weight.shape for name, weight in network.state_dict().items()}
 
     def extra_oneshot_hooks(self, strategy) -> list:
         """Lets NNI's own one-shot strategies search LightNL's choices."""

@@ -93,6 +93,29 @@ def test_fresh_LightNL_leaves_the_logits_of_the_plain_network(space):
         assert not torch.equal(awaken(network)(x), plain(x))
 
 
+def test_weights_for_another_number_of_classes_are_loaded_but_for_the_last_layer(space):
+    torch.manual_seed(0)
+    pretrained = torchvision.models.get_model(space.backbone, weights=None, num_classes=12)
+    network = space.freeze(sampled(space, lightnl=ABSENT)).eval()
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    before = last.weight.clone()
+    left = network.load_backbone(pretrained.state_dict())
+    assert len(left) == 2
+    assert torch.equal(last.weight, before)
+    *_, (name, own) = ((n, m) for n, m in pretrained.named_modules() if isinstance(m, nn.Linear))
+    assert left == [f'{name}.weight', f'{name}.bias']
+    own.weight, own.bias = last.weight, last.bias
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(x), pretrained.eval()(x))
+
+
+def test_weights_of_another_backbone_are_an_error(space):
+    pretrained = torchvision.models.get_model('shufflenet_v2_x0_5', weights=None, num_classes=12)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        space.load_backbone(pretrained.state_dict())
+
+
 def test_freezing_keeps_the_weights_of_the_space(space):
     network = space.freeze(sampled(space, lightnl=ABSENT))
     own = space.state_dict()
