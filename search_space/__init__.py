@@ -39,5 +39,4 @@ _MODULES = {
 def __getattr__(name: str):
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    import_module('.nni_nas', __name__)
     return getattr(import_module(f'.{_MODULES[name]}', __name__), name)

@@ -118,7 +118,6 @@ def _describe(args) -> str:
 
 
 def _load_latency(path: str, skeleton: Skeleton, input_size: int | None) -> Cost:
-    from . import nni_nas  # noqa: F401 - first, and quietly
     from .cost.latency import LatencyTable
 
     table = LatencyTable.load(path)
@@ -143,7 +142,6 @@ def _latency(args) -> str:
     import torch
     from tqdm import tqdm
 
-    from . import nni_nas  # noqa: F401 - first, and quietly
     from .cost.latency import latency_text, measure, predict
 
     skeleton = load_skeleton(args.skeleton)

@@ -13,7 +13,6 @@ import nni
 import torch
 import torchvision
 from nni.mutable import label_scope
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import convnext, efficientnet, mnasnet, mobilenetv2, mobilenetv3, regnet, resnet, shufflenetv2
@@ -21,7 +20,9 @@ from torchvision.models import convnext, efficientnet, mnasnet, mobilenetv2, mob
 from .cost.macs import Cost, CostTable
 from .lightnl.block import LightNL
 from .lightnl.macs import lightnl_macs
-from .network import MutableLightNL
+from .mixed import MixedLightNL
+from .mutable import MutableLightNL
+from .nni_nas import LayerChoice, ModelSpace
 from .skeleton import ABSENT, PRESENT, closest
 
 __all__ = ['BackboneSpace', 'block_points', 'point_label', 'shipped_backbones']
@@ -215,8 +216,6 @@ class BackboneSpace(ModelSpace):
 
     def extra_oneshot_hooks(self, strategy) -> list:
         """Lets NNI's own one-shot strategies search LightNL's choices."""
-        from .mixed import MixedLightNL
-
         return [MixedLightNL.mutate]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ NNI gives each searched argument either as one value (a sampled path) or as a di
 from __future__ import annotations
 
 import torch
-from nni.nas.oneshot.pytorch.supermodule.operation import MixedConv2d, MixedOperation
 from torch import Tensor, nn
 
 from .lightnl import gpu
 from .lightnl.block import LightNL
 from .lightnl.macs import compact_channels, squeeze_channels
 from .lightnl.products import attend, contexts, lightnl_product
-from .network import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
+from .mutable import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
+from .nni_nas import MixedConv2d, MixedOperation
 
 __all__ = [
     'MixedBiaslessConv2d',

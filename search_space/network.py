@@ -7,72 +7,28 @@ from functools import partial
 from typing import Any
 
 import nni
-import torch
 from nni.mutable import Mutable, label_scope
-from nni.nas.nn.pytorch import (
-    LayerChoice,
-    ModelSpace,
-    MutableBatchNorm2d,
-    MutableConv2d,
-    ParametrizedModule,
-)
 from torch import Tensor, nn
 
+from .cost.macs import macs
 from .lightnl.block import LightNL
-from .lightnl.macs import squeeze_channels
+from .mixed import MixedBiaslessConv2d, MixedLightNL, MixedSqueezeExcite
+from .mutable import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
+from .nni_nas import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d
 from .padding import padding_of, strided_pad
 from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
 
-__all__ = ['InvertedResidual', 'LightNLSpace', 'MutableLightNL', 'MutableSqueezeExcite', 'SqueezeExcite', 'build']
+__all__ = ['InvertedResidual', 'LightNLSpace', 'build']
 
 ACTIVATIONS = {'swish': nn.SiLU, 'relu6': nn.ReLU6}
 
 
-class MutableLightNL(ParametrizedModule, LightNL, wraps=LightNL):
-    """:class:`LightNL` whose ``ratio`` and ``stride`` may be choices (``nni.choice``, NNI 3's ``ValueChoice``)."""
-
-
-class SqueezeExcite(nn.Module):
-    """``x · σ(W₂ swish(W₁ mean(x) + b₁) + b₂)``, `(N, C, H, W)` to the same; the identity at ratio 0.
-
-    Source: Hu et al., "Squeeze-and-Excitation Networks" (CVPR 2018).
-
-    Args:
-        channels: C.
-        in_channels: what ``ratio`` is taken of: the input channels of the row, not C.
-        ratio: hidden channels are ``round(ratio · in_channels)``, at least 1; at 0 there is no squeeze-excite.
-    """
-
-    def __init__(self, channels: int, in_channels: int, ratio: float):
-        super().__init__()
-        self.channels, self.hidden = channels, squeeze_channels(in_channels, ratio)
-        if self.hidden:
-            self.reduce = nn.Conv2d(channels, self.hidden, 1)
-            self.expand = nn.Conv2d(self.hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.hidden:
-            return x
-        return x * self.scale(x.mean((2, 3), keepdim=True))
-
-    def scale(self, mean: Tensor) -> Tensor:
-        """What ``x`` is multiplied by, given its mean; both are `(N, C, 1, 1)`."""
-        return torch.sigmoid(self.expand(nn.functional.silu(self.reduce(mean))))
-
-    def extra_repr(self) -> str:
-        return f'{self.channels}, hidden={self.hidden}'
-
-
-class MutableSqueezeExcite(ParametrizedModule, SqueezeExcite, wraps=SqueezeExcite):
-    """:class:`SqueezeExcite` whose ``channels`` and ``ratio`` may be choices."""
-
-
-def row_choice(index: int, key: str, row: Row) -> Any:
-    """The row's one value of ``key``, or ``nni.choice`` over its candidates."""
+def row_choice(name: str, key: str, row: Row) -> Any:
+    """The row's one value of ``key``, or ``nni.choice`` over its candidates, labelled ``name/key``."""
     candidates = row.candidates(key)
     if len(candidates) == 1:
         return candidates[0]
-    with label_scope(row_name(index)):
+    with label_scope(name):
         return nni.choice(key, list(candidates))
 
 
@@ -82,13 +38,13 @@ def _make(mutable_cls: type, fixed_cls: type, **arguments) -> nn.Module:
     return (mutable_cls if searched else fixed_cls)(**arguments)
 
 
-def _layer_choice(index: int, key: str, row: Row, candidates: dict[str, Any]) -> nn.Module:
+def _layer_choice(name: str, key: str, row: Row, candidates: dict[str, Any]) -> nn.Module:
     """The module of the row's one value of ``key``, or a ``LayerChoice`` in the order of the row's candidates."""
     names = row.candidates(key)
     if len(names) == 1:
         return candidates[names[0]]()
-    modules = OrderedDict((name, candidates[name]()) for name in names)
-    with label_scope(row_name(index)):
+    modules = OrderedDict((candidate, candidates[candidate]()) for candidate in names)
+    with label_scope(name):
         return LayerChoice(modules, label=key)
 
 
@@ -100,17 +56,29 @@ class InvertedResidual(nn.Module):
     Source: the paper's section 3.3, and its released networks.
 
     Args:
-        skeleton: that the row is of.
-        index: which row, from 0.
+        row: what it is made of.
+        in_channels: of its input.
+        name: what the labels of its choices start with.
+        activation, bn_eps, bn_momentum, padding: as :class:`.skeleton.Skeleton` has them, which gives them to all of
+            its rows (:meth:`.skeleton.Skeleton.layers`).
     """
 
-    def __init__(self, skeleton: Skeleton, index: int):
+    def __init__(
+        self,
+        row: Row,
+        in_channels: int,
+        name: str = 'row',
+        *,
+        activation: str = Skeleton.activation,
+        bn_eps: float = Skeleton.bn_eps,
+        bn_momentum: float = Skeleton.bn_momentum,
+        padding: str = Skeleton.padding,
+    ):
         super().__init__()
-        self.skeleton, self.index = skeleton, index
-        row, in_channels = skeleton.rows[index], skeleton.in_channels(index)
-        activation = ACTIVATIONS[skeleton.activation]
-        bn = {'eps': skeleton.bn_eps, 'momentum': skeleton.bn_momentum}
-        kernel, expansion = row_choice(index, 'kernel', row), row_choice(index, 'expansion', row)
+        self.row, self.in_channels, self.name = row, in_channels, name
+        self.layers = {'activation': activation, 'bn_eps': bn_eps, 'bn_momentum': bn_momentum, 'padding': padding}
+        act, bn = ACTIVATIONS[activation], {'eps': bn_eps, 'momentum': bn_momentum}
+        kernel, expansion = row_choice(name, 'kernel', row), row_choice(name, 'expansion', row)
         hidden = in_channels * expansion
         conv = partial(_make, MutableConv2d, nn.Conv2d, bias=False)
         norm = partial(_make, MutableBatchNorm2d, nn.BatchNorm2d, **bn)
@@ -119,8 +87,8 @@ class InvertedResidual(nn.Module):
         if row.candidates('expansion') != (1,):
             body['expand'] = conv(in_channels=in_channels, out_channels=hidden, kernel_size=1)
             body['expand_bn'] = norm(num_features=hidden)
-            body['expand_act'] = activation()
-        pad = strided_pad(skeleton, row.stride, row.candidates('kernel'))
+            body['expand_act'] = act()
+        pad = strided_pad(padding, row.stride, row.candidates('kernel'))
         body.update(pad)
         body['depthwise'] = conv(
             in_channels=hidden,
@@ -131,20 +99,20 @@ class InvertedResidual(nn.Module):
             groups=hidden,
         )
         body['depthwise_bn'] = norm(num_features=hidden)
-        body['depthwise_act'] = activation()
+        body['depthwise_act'] = act()
         if row.candidates('se') != (0,):
             body['se'] = _make(
                 MutableSqueezeExcite,
                 SqueezeExcite,
                 channels=hidden,
                 in_channels=in_channels,
-                ratio=row_choice(index, 'se', row),
+                ratio=row_choice(name, 'se', row),
             )
         body['project'] = conv(in_channels=hidden, out_channels=row.channels, kernel_size=1)
         body['project_bn'] = nn.BatchNorm2d(row.channels, **bn)
         self.body = nn.Sequential(body)
         self.lightnl = _layer_choice(
-            index,
+            name,
             'lightnl',
             row,
             {
@@ -153,8 +121,8 @@ class InvertedResidual(nn.Module):
                     MutableLightNL,
                     LightNL,
                     channels=row.channels,
-                    ratio=row_choice(index, 'lightnl_ratio', row),
-                    stride=row_choice(index, 'lightnl_stride', row),
+                    ratio=row_choice(name, 'lightnl_ratio', row),
+                    stride=row_choice(name, 'lightnl_stride', row),
                     **bn,
                 ),
             },
@@ -183,24 +151,16 @@ class LightNLSpace(ModelSpace):
         self.skeleton = skeleton
         activation = ACTIVATIONS[skeleton.activation]
         bn = {'eps': skeleton.bn_eps, 'momentum': skeleton.bn_momentum}
-        pad = strided_pad(skeleton, skeleton.stem_stride, [3])
+        pad = strided_pad(skeleton.padding, skeleton.stem_stride, [3])
         stem = nn.Conv2d(3, skeleton.stem_channels, 3, skeleton.stem_stride, padding=padding_of(3, pad), bias=False)
         layers = (stem, nn.BatchNorm2d(skeleton.stem_channels, **bn), activation())
         self.stem = nn.Sequential(OrderedDict({**pad, **{str(i): layer for i, layer in enumerate(layers)}}))
-        self.rows = nn.Sequential(
-            OrderedDict(
-                (
-                    row_name(index),
-                    _layer_choice(
-                        index,
-                        'presence',
-                        row,
-                        {ABSENT: nn.Identity, PRESENT: partial(InvertedResidual, skeleton, index)},
-                    ),
-                )
-                for index, row in enumerate(skeleton.rows)
-            )
-        )
+        rows = OrderedDict()
+        for index, row in enumerate(skeleton.rows):
+            name = row_name(index)
+            make = partial(InvertedResidual, row, skeleton.in_channels(index), name, **skeleton.layers())
+            rows[name] = _layer_choice(name, 'presence', row, {ABSENT: nn.Identity, PRESENT: make})
+        self.rows = nn.Sequential(rows)
         head = nn.Conv2d(skeleton.rows[-1].channels, skeleton.head_channels, 1, bias=False)
         self.head = nn.Sequential(head, nn.BatchNorm2d(skeleton.head_channels, **bn), activation())
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -209,14 +169,10 @@ class LightNLSpace(ModelSpace):
 
     def cost(self):
         """:func:`search_space.macs` of the skeleton: what a search of the space keeps low."""
-        from .cost.macs import macs
-
         return macs(self.skeleton)
 
     def extra_oneshot_hooks(self, strategy) -> list:
         """Lets NNI's own one-shot strategies search the choices of LightNL, squeeze-excite and the convolutions."""
-        from .mixed import MixedBiaslessConv2d, MixedLightNL, MixedSqueezeExcite
-
         return [MixedLightNL.mutate, MixedSqueezeExcite.mutate, MixedBiaslessConv2d.mutate]
 
     def forward(self, x: Tensor) -> Tensor:

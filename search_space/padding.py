@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .skeleton import SAME, Skeleton
+from .skeleton import SAME
 
 __all__ = ['PadSame', 'padding_of', 'strided_pad']
 
@@ -31,9 +31,9 @@ class PadSame(nn.Module):
         return nn.functional.pad(x, (width % 2, 1, height % 2, 1))
 
 
-def strided_pad(skeleton: Skeleton, stride: int, kernels: Iterable[int]) -> dict[str, nn.Module]:
+def strided_pad(padding: str, stride: int, kernels: Iterable[int]) -> dict[str, nn.Module]:
     """``pad``, the module before a convolution of one of these kernels; nothing where it needs none."""
-    return {'pad': PadSame()} if skeleton.padding == SAME and stride == 2 and tuple(kernels) != (1,) else {}
+    return {'pad': PadSame()} if padding == SAME and stride == 2 and tuple(kernels) != (1,) else {}
 
 
 def padding_of(kernel: Any, pad: dict[str, nn.Module]) -> Any:

@@ -142,6 +142,10 @@ class Skeleton:
         """Input channels of ``rows[index]``."""
         return self.rows[index - 1].channels if index else self.stem_channels
 
+    def layers(self) -> dict[str, Any]:
+        """What all rows have in common: the keyword arguments of :class:`.network.InvertedResidual`."""
+        return {key: getattr(self, key) for key in ('activation', 'bn_eps', 'bn_momentum', 'padding')}
+
     def choices(self) -> dict[str, tuple]:
         """Label to candidates, of every attribute with more than one."""
         return dict(self._choices)

@@ -5,8 +5,6 @@ __all__ = ['AutoNL', 'Course']
 
 def __getattr__(name: str):
     if name in __all__:  # not at import: the tuner has to start without torch and Lightning
-        import search_space.nni_nas  # noqa: F401 - first, for the order in which it imports NNI
-
         from .autonl.history import Course
         from .autonl.strategy import AutoNL
 

@@ -54,8 +54,6 @@ class StrategyTuner(Tuner):
             problems = argument_problems(self._arguments)
             if problems:
                 raise ValueError('; '.join(problems))
-            from search_space import nni_nas  # noqa: F401 - before NNI's strategies, in the order they need
-
             from .experiment.comparison import Comparison
 
             self._comparison = Comparison(**self._arguments, manager=self._manager, search_space=search_space)

@@ -165,7 +165,6 @@ def _drop_host(experiment: str, host: str) -> int:
 
 
 def _export(checkpoint: Path, format: str, out: Path | None) -> int:
-    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.export import CHECKED_BATCHES, export
 
     _configure_logging()
@@ -225,7 +224,6 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
             nni.report_final_result(earlier)
             return 0
 
-    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.given_networks import check_given
     from trials.parameters import TrialParameters
     from trials.run import run_trial, save_trial

@@ -195,8 +195,7 @@ def _search_space_problems(config: dict[str, Any], folder: Path, skeleton: str, 
 
 def _slow_problems(config: dict[str, Any], folder: Path) -> list[str]:
     """What the trials would say to their recipes, and the strategies' classes to their arguments."""
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
-    from strategies.experiment.comparison import contender
+    from strategies.experiment.contender import contender
 
     arguments = config['tuner']['classArgs']
     problems = [

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.execution.event import TrainingEndEvent
-from nni.nas.space import ModelStatus, RawFormatModelSpace
 
 from search_space import LightNLSpace, build, macs, params
+from search_space.nni_nas import ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from search_space.whole_file import write_whole
 from strategies import Course
 from strategies.autonl.finite_loss import FiniteLoss

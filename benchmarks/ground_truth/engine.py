@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nni.nas.execution import ExecutionEngine
-from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
-from nni.nas.space import ExecutableModelSpace, ModelStatus
+from search_space.nni_nas import ExecutableModelSpace, ExecutionEngine, FinalMetricEvent, ModelStatus, TrainingEndEvent
 
 __all__ = ['Answer', 'TableEngine']
 

@@ -94,7 +94,6 @@ class GroundTruthTuner(Tuner):
             self._check()
             space = restricted_skeleton(self._skeleton, search_space)
             every = trainings(self._skeleton, space, self._seeds, self._recipe)
-            from search_space import nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
             from trials.parameters import TrialParameters
 
             TrialParameters.from_flat(every[0])

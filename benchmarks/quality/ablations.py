@@ -332,7 +332,6 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 
 def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
     from benchmarks.quality.one_shot_search import trial_and_clip
     from strategies.experiment.strategy_class import make_strategy
 

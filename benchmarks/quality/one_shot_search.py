@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import search_space.nni_nas  # noqa: F401 - before NNI's strategies and Lightning
-
 # isort: split
 
 import logging
@@ -14,10 +12,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, RandomOneShot
 from torch import nn
 
 from search_space import LightNLSpace
+from search_space.nni_nas import OneShotStrategy, RandomOneShot
 from search_space.skeleton import Sample
 from strategies.autonl.batch_statistics import batches_own_statistics
 from strategies.experiment.one_shot_trial import search_passes

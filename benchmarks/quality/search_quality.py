@@ -190,7 +190,6 @@ def most_probable(truth: GroundTruth, probabilities: dict[str, dict], budget: fl
 
 def space_of(truth: GroundTruth, budget: float):
     """The space as NNI's multi-trial strategies see it, of which only networks within the budget are drawn."""
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
     from search_space import LightNLSpace, macs
     from strategies.experiment.bounded_space import BudgetedSpace
 
@@ -201,7 +200,6 @@ def space_of(truth: GroundTruth, budget: float):
 
 def answered(truth: GroundTruth, settings: Settings, name: str, seed: int, max_macs: float, **engine):
     """The engine that a multi-trial strategy of NNI's has run on to its end."""
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
     from benchmarks.ground_truth.engine import TableEngine
     from strategies.experiment.strategy_class import make_strategy
 
@@ -438,7 +436,6 @@ def check(settings: Settings, names: list[str]) -> None:
     Raises:
         ValueError: a recipe, or a strategy's argument, is not valid.
     """
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
     from benchmarks.quality.one_shot_search import trial_and_clip
     from strategies.experiment.strategy_class import make_strategy
 

@@ -36,16 +36,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import search_space.nni_nas  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
-from benchmarks.whole_number import whole_number  # noqa: E402
-from benchmarks.speed.paired import paired  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from benchmarks.speed.paired import paired  # noqa: E402
+from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, LightNL, build, load_network, macs, named_networks  # noqa: E402
 from search_space.backbones import ARGUMENTS, shipped_backbones  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402

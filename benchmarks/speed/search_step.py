@@ -28,17 +28,15 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # its notices are none of the r
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import search_space.nni_nas  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
-from benchmarks.whole_number import whole_number  # noqa: E402
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer  # noqa: E402
-from nni.nas.strategy import DARTS, GumbelDARTS  # noqa: E402
-from benchmarks.speed.paired import paired  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 
+from benchmarks.speed.paired import paired  # noqa: E402
+from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, load_skeleton, macs, shipped_skeletons  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402
+from search_space.nni_nas import DARTS, DataLoader, GumbelDARTS, Lightning, Trainer  # noqa: E402
 from search_space.skeleton import Sample, Skeleton  # noqa: E402
 from strategies import AutoNL  # noqa: E402
 from trials.training.evaluator import Classifier  # noqa: E402

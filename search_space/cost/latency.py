@@ -256,15 +256,15 @@ def measure(
     """
     input_size = input_size or skeleton.input_size
     last, side = skeleton.rows[-1].channels, row_sizes(skeleton, input_size)[-1]
-    ends = LightNLSpace(dataclasses.replace(skeleton, rows=(Row(last),)))
+    ends = LightNLSpace(skeleton)
     head = nn.Sequential(ends.head, ends.pool, nn.Flatten(), ends.dropout, ends.classifier)
     subjects: dict[Any, Subject] = {
         'stem': (lambda: ends.stem, (3, input_size, input_size)),
         'head': (lambda: head, (last, side, side)),
     }
     for row, in_channels, size in row_variants(skeleton, input_size):
-        alone = dataclasses.replace(skeleton, stem_channels=in_channels, rows=(row,))
-        subjects[row, in_channels, size] = partial(InvertedResidual, alone, 0), (in_channels, size, size)
+        make = partial(InvertedResidual, row, in_channels, **skeleton.layers())
+        subjects[row, in_channels, size] = make, (in_channels, size, size)
     rows = median_ms(subjects, runs, batch=batch, device=device, progress=progress)
     stem_and_head = rows.pop('stem') + rows.pop('head')
     conditions = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
-from nni.nas.profiler import Profiler
 from torch import Tensor, nn
 
 from ..backbones import BackboneSpace
 from ..network import LightNLSpace
+from ..nni_nas import ExpectationProfilerPenalty, Profiler
 from ..skeleton import Sample
 from .macs import Cost
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor
+
+from search_space.nni_nas import BaseSuperNetModule
 
 from .gate import Threshold, nested_weights
 

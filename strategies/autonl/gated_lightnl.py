@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -15,6 +14,7 @@ from search_space.lightnl import gpu
 from search_space.lightnl.macs import compact_channels
 from search_space.lightnl.products import attend, contexts
 from search_space.mixed import MixedLightNL
+from search_space.nni_nas import LayerChoice
 
 from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated

@@ -6,15 +6,13 @@ import dataclasses
 from itertools import pairwise
 
 import torch
-from nni.nas.nn.pytorch import LayerChoice
-from nni.nas.nn.pytorch.base import recursive_freeze
 from torch import Tensor, nn
 from torch.nn import functional
 
 from search_space import ABSENT, PRESENT
 from search_space.lightnl.macs import squeeze_channels
 from search_space.network import InvertedResidual, row_choice
-from search_space.skeleton import label
+from search_space.nni_nas import LayerChoice, recursive_freeze
 
 from .gate import Threshold, behind_gates, nested_mask
 from .gated import Gated
@@ -74,14 +72,12 @@ class GatedRow(Gated):
 
     def __init__(self, source: InvertedResidual, searched: list[str]):
         super().__init__()
-        self.skeleton, self.index = source.skeleton, source.index
-        table = self.skeleton.rows[self.index]
-        self.mutable_of = {key: self.add_mutable(row_choice(self.index, key, table)) for key in searched}
-        self.nested = {key: sorted(table.candidates(key)) for key in searched}  # 'absent' sorts before 'present'
+        self.table, self.in_channels, self.layers = source.row, source.in_channels, source.layers
+        self.mutable_of = {key: self.add_mutable(row_choice(source.name, key, self.table)) for key in searched}
+        self.nested = {key: sorted(self.table.candidates(key)) for key in searched}  # 'absent' sorts before 'present'
         self.thresholds = nn.ModuleDict({key: Threshold(c) for key, c in self.nested.items()})
-        self.row = self._fixed({key: max(table.candidates(key)) for key in KEYS})
+        self.row = self._fixed({key: max(self.table.candidates(key)) for key in KEYS})
         self.row.lightnl = source.lightnl
-        self.in_channels = self.skeleton.in_channels(self.index)
         for key, behind in self._behind_gates().items():
             self.register_buffer(f'{key}_behind', behind, persistent=False)
         self.gates = {}
@@ -94,15 +90,13 @@ class GatedRow(Gated):
             source = module[PRESENT]
         if not isinstance(source, InvertedResidual):
             return None
-        table = source.skeleton.rows[source.index]
-        searched = [key for key in KEYS if len(table.candidates(key)) > 1]
+        searched = [key for key in KEYS if len(source.row.candidates(key)) > 1]
         return cls(source, searched) if searched else None
 
     def _fixed(self, chosen: dict) -> InvertedResidual:
         """The row with the chosen candidates and without LightNL, freshly initialised."""
-        rows = list(self.skeleton.rows)
-        rows[self.index] = dataclasses.replace(rows[self.index], lightnl=ABSENT, **chosen)
-        return InvertedResidual(dataclasses.replace(self.skeleton, rows=tuple(rows)), self.index)
+        row = dataclasses.replace(self.table, lightnl=ABSENT, **chosen)
+        return InvertedResidual(row, self.in_channels, **self.layers)
 
     def norms(self, key: str) -> Tensor:
         """The norm of what each candidate adds to the one before it, `(candidates - 1,)`."""
@@ -176,8 +170,8 @@ class GatedRow(Gated):
     def freeze(self, sample) -> nn.Module:
         """The row of ``sample``, with the weights that are its own here."""
         self.validate(sample)
-        table = self.skeleton.rows[self.index]
-        chosen = {key: sample.get(label(self.index, key), table.candidates(key)[0]) for key in KEYS}
+        chosen = {key: self.table.candidates(key)[0] for key in KEYS}
+        chosen |= {key: sample[mutable.label] for key, mutable in self.mutable_of.items()}
         if chosen['presence'] == ABSENT:
             return nn.Identity()
         row, own = self._fixed(chosen), self.row.state_dict()

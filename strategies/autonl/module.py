@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor
 
 from search_space import ABSENT, Cost
+from search_space.nni_nas import DartsLightningModule
 from search_space.skeleton import Sample, canonical_sample
 
 from .batch_statistics import batches_own_statistics, estimated_statistics, statistics_of

@@ -6,14 +6,19 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from nni.nas.nn.pytorch import MutableModule
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, is_supernet, no_default_hook
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
-from nni.nas.space import ModelStatus, RawFormatModelSpace
 from torch import nn
 
 from search_space import Cost
 from search_space.cost.latency import LatencyTable
+from search_space.nni_nas import (
+    BaseSuperNetModule,
+    ModelStatus,
+    MutableModule,
+    OneShotStrategy,
+    RawFormatModelSpace,
+    is_supernet,
+    no_default_hook,
+)
 
 from .batch_statistics import statistics_of
 from .gated import Gated

@@ -1,7 +1,7 @@
 """The arguments of a comparison, ``classArgs`` in ``experiment.yaml``: what is wrong with them, before anything starts.
 
 Nothing here imports torch or a strategy, so it takes no time; what the strategies' classes say to their own arguments,
-:func:`strategies.experiment.comparison.contender` finds.
+:func:`strategies.experiment.contender.contender` finds.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from nni.nas.space import SimplifiedModelSpace
 from numpy.random import RandomState
 
 from search_space import Cost
+from search_space.nni_nas import SimplifiedModelSpace
 from search_space.skeleton import Sample
 
 __all__ = ['BudgetedSpace']

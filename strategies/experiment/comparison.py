@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -10,27 +9,22 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.strategy import RegularizedEvolution
-from nni.nas.strategy.base import Strategy
-
 from search_space import LightNLSpace, load_skeleton, macs
+from search_space.nni_nas import RegularizedEvolution, Strategy
 from search_space.skeleton import candidates_of
 
-from .arguments import HELD_OUT, argument_problems, restricted_skeleton
+from .arguments import argument_problems, restricted_skeleton
 from .bounded_space import BudgetedSpace
+from .contender import contender
 from .engine import TrialEngine, TrialRequest
 from .nni_manager import NniManager
-from .one_shot_trial import OneShotTrial, search_passes
 from .own_strategy import UnusableStrategy, is_own, try_strategy
 from .requests import key
 from .seeds import derived_seed
-from .strategy_class import make_strategy, strategy_class
 
-__all__ = ['Comparison', 'Contender', 'contender']
+__all__ = ['Comparison']
 
 _logger = logging.getLogger(__name__)
 
@@ -41,64 +35,14 @@ START_SECONDS = 60.0
 """How long the next trial waits at most for the one before it to have started."""
 
 
-@dataclass
-class Contender:
-    """A strategy of the comparison.
-
-    Attributes:
-        strategy: what is run here: the strategy, or what stands for a one-shot one (:class:`OneShotTrial`).
-        path: import path of its class.
-        arguments: that it was made with.
-        search_epochs: epochs that its one-shot search trains; 0 where it has none.
-    """
-
-    strategy: Strategy
-    path: str
-    arguments: dict[str, Any]
-    search_epochs: float = 0.0
-
-
-def contender(name: str, arguments: dict[str, Any]) -> Contender:
-    """The strategy called ``name`` in the ``arguments`` of a comparison.
-
-    Raises:
-        ValueError: there is no such class, it refuses its arguments, or the budget is less than it costs at least.
-    """
-    own = dict(arguments['strategies'][name])
-    path = own.pop('class')
-    try:
-        accepted = inspect.signature(strategy_class(path)).parameters
-        if 'seed' in accepted:
-            # Not the same for all, or random search and evolution would start with the same networks.
-            index = list(arguments['strategies']).index(name)
-            own.setdefault('seed', derived_seed(arguments.get('seed', 0), 'strategy', index))
-        if 'target_macs' in accepted and arguments.get('max_macs') is not None and 'latency' not in own:
-            own.setdefault('target_macs', arguments['max_macs'])
-        strategy = make_strategy(path, own)  # a one-shot strategy too, though it is a trial that will run it
-    except ValueError as error:
-        raise ValueError(f'strategies.{name}: {error}') from None
-    if not isinstance(strategy, OneShotStrategy):
-        return Contender(strategy, path, own)
-    recipe = arguments.get('search')
-    if recipe is None:
-        raise ValueError(f'strategies.{name}: {path} is a one-shot strategy, but search, its recipe, is missing')
-    epochs = search_passes(strategy, recipe['epochs']) * (1 - recipe.get('held_out', HELD_OUT))
-    retrain, unit = arguments['retrain']['epochs'], arguments.get('budget_unit', 'epochs')
-    least = {'epochs': epochs + retrain, 'trials': 2, 'seconds': 0}[unit]
-    if least > arguments['budget'] + 1e-6:
-        costs = f'its search costs {epochs:g} epochs and a retraining {retrain}, together {least:g}'
-        costs = costs if unit == 'epochs' else 'its search and a retraining are 2 trials'
-        raise ValueError(f'strategies.{name}: {costs}: more than the budget of {arguments["budget"]} {unit}')
-    return Contender(OneShotTrial(), path, own, epochs)
-
-
 class Comparison:
     """The state of an experiment that compares strategies, behind :class:`strategies.tuner.StrategyTuner`.
 
     Each strategy runs in a thread of its own against a :class:`TrialEngine`. A free worker goes to the one that has
-    spent the smallest part of its budget. A one-shot strategy is run in a trial (:class:`OneShotTrial`). When all have
-    spent their budget, the best network of each, by validation accuracy, is trained from scratch ``test_runs`` times
-    from fresh seeds, and only there the test data is looked at. Then the experiment is DONE.
+    spent the smallest part of its budget. A one-shot strategy is run in a trial
+    (:class:`.one_shot_trial.OneShotTrial`). When all have spent their budget, the best network of each, by validation
+    accuracy, is trained from scratch ``test_runs`` times from fresh seeds, and only there the test data is looked at.
+    Then the experiment is DONE.
 
     Stages of a trial are ``search``, ``retrain`` and ``test``. A trial is a function of its parameters, so after
     ``nnictl resume`` a result that is already there answers the same request again, and so does that of a trial which

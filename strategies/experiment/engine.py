@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nni.nas.execution import ExecutionEngine
-from nni.nas.execution.event import FinalMetricEvent, ModelEvent, TrainingEndEvent
-from nni.nas.space import ExecutableModelSpace, ModelStatus
+from search_space.nni_nas import (
+    ExecutableModelSpace,
+    ExecutionEngine,
+    FinalMetricEvent,
+    ModelEvent,
+    ModelStatus,
+    TrainingEndEvent,
+)
 
 from .arguments import UNITS
 from .requests import key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nni.nas.strategy.base import Strategy
+from search_space.nni_nas import Strategy
 
 __all__ = ['OneShotTrial', 'search_passes']
 

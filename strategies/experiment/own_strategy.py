@@ -42,7 +42,7 @@ def try_strategy(name: str, arguments: dict[str, Any]) -> None:
 
     Raises:
         UnusableStrategy: it hangs, or ends the process.
-        ValueError: what :func:`.comparison.contender` says of it.
+        ValueError: what :func:`.contender.contender` says of it.
     """
     process = subprocess.Popen(
         [sys.executable, '-m', 'strategies.experiment.own_strategy'],
@@ -96,8 +96,7 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), 'w')
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    import search_space.nni_nas  # noqa: F401 - before NNI's strategies
-    from strategies.experiment.comparison import contender
+    from strategies.experiment.contender import contender
 
     print('ready', file=answers, flush=True)
     problem = ''

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import typeguard
 
+from search_space.nni_nas import Strategy
 from search_space.rules import number, one_line, shown, whole
 from search_space.skeleton import closest
 
@@ -45,8 +46,6 @@ def strategy_class(path: str) -> type:
     if cls is None:
         hint = closest(name, [n for n in dir(imported) if n[:1].isupper()])
         raise ValueError(f'no strategy class {path!r}: {module} has no {name!r}; {hint}')
-    from nni.nas.strategy.base import Strategy
-
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
         raise ValueError(f'{path} is not a strategy: a subclass of nni.nas.strategy.base.Strategy is wanted')
     return cls

@@ -37,7 +37,7 @@ def one_row(kernel) -> Skeleton:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 14), st.integers(1, 14), st.sampled_from([1, 3, 5, 7]))
 def test_a_strided_convolution_sees_what_tensorflows_would(height, width, kernel):
-    row = InvertedResidual(one_row(kernel), 0)
+    row = InvertedResidual(Row(4, stride=2, kernel=kernel, expansion=1), 4, padding='same')
     x, body = torch.randn(2, 4, height, width), row.body
     padded = nn.functional.pad(x, (*as_tensorflow_pads(width, kernel), *as_tensorflow_pads(height, kernel)))
     expected = nn.functional.conv2d(padded, body.depthwise.weight, stride=2, groups=4)

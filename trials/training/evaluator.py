@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import MixUp
 
+from search_space.nni_nas import Lightning, LightningModule, Trainer
 from strategies.experiment.seeds import derived_seed
 
 from .devices import devices_of_trainer

@@ -79,7 +79,6 @@ def _free_port() -> int:
 
 def _main() -> None:
     """One of the other processes: what to run comes over standard input, which is open while the first one lives."""
-    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.parameters import TrialParameters
     from trials.run import run_trial
 

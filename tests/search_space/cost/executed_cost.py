@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_space.network import SqueezeExcite
+from search_space.mutable import SqueezeExcite
 
 
 def executed_macs(network: nn.Module, input_size: int) -> int:

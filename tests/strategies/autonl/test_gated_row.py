@@ -14,7 +14,7 @@ from strategies.autonl.gated_row import GatedRow, kernel_rings, sliced
 def rows():
     supernet = AutoNL().mutate_model(LightNLSpace(load_skeleton('cifar')))
     supernet(torch.randn(4, 3, 32, 32))  # norms are known once something was seen
-    found = {module.index: module for module in supernet.modules() if isinstance(module, GatedRow)}
+    found = {index: row for index, row in enumerate(supernet.rows) if isinstance(row, GatedRow)}
     for row in found.values():
         for threshold in row.thresholds.values():
             threshold.activate(margin=1.0)
