@@ -18,7 +18,7 @@ from .show.draw import draw
 from .skeleton import LARGEST_INPUT, Skeleton, load_skeleton, nni_search_space
 from .whole_file import check_writable
 
-NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and sample'
+NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and rows'
 SKELETON = 'a shipped skeleton, or the path of a YAML file like it'
 
 

@@ -25,7 +25,7 @@ def look_up(name_or_path: str) -> tuple[Skeleton, Sample | None]:
     if found is None:
         hint = closest(name_or_path, [*named_networks(), *shipped_skeletons()])
         raise ValueError(f'no network or skeleton {shown(name_or_path)}: neither a file nor a shipped one; {hint}')
-    data = read_mapping(*found, 'a network has the keys skeleton and sample, a skeleton has rows')
+    data = read_mapping(*found, 'a network has the keys skeleton and rows, a skeleton has rows')
     if 'sample' in data or 'skeleton' in data:
         return load_network(name_or_path)
     skeleton = load_skeleton(name_or_path)
@@ -41,7 +41,7 @@ def look_up_network(name_or_path: str) -> tuple[Skeleton, Sample]:
     skeleton, sample = look_up(name_or_path)
     if sample is None:
         raise ValueError(
-            f'{name_or_path!r} is a whole space, not a network; give a file with the keys skeleton and sample, '
+            f'{name_or_path!r} is a whole space, not a network; give a file with the keys skeleton and rows, '
             f'or one of {", ".join(named_networks())}'
         )
     return skeleton, sample

@@ -177,7 +177,7 @@ class Skeleton:
         for name, candidates in choices.items():
             if name not in sample:
                 raise ValueError(f'no value for {name!r}; it takes one of {_listed(candidates)}')
-            chosen = next((c for c in candidates if _same(c, sample[name])), None)
+            chosen = next((c for c in candidates if same_value(c, sample[name])), None)
             if chosen is None:
                 raise ValueError(f'{name}: {shown(sample[name])} is not among its candidates {_listed(candidates)}')
             checked[name] = chosen
@@ -220,9 +220,9 @@ class Skeleton:
                     f'{name} takes a list of at least one of {_listed(choices[name])}, not {shown(values)}'
                 )
             for value in values:
-                if not any(_same(candidate, value) for candidate in choices[name]):
+                if not any(same_value(candidate, value) for candidate in choices[name]):
                     raise ValueError(f'{name}: {shown(value)} is not among its candidates {_listed(choices[name])}')
-            kept[name] = tuple(c for c in choices[name] if any(_same(c, value) for value in values))
+            kept[name] = tuple(c for c in choices[name] if any(same_value(c, value) for value in values))
         rows = []
         for index, row in enumerate(self.rows):
             values = {key: kept.get(label(index, key), row.candidates(key)) for key in Row.SEARCHED}
@@ -314,7 +314,8 @@ def label(index: int, key: str) -> str:
     return f'{row_name(index)}/{key}'
 
 
-def _same(candidate, value) -> bool:
+def same_value(candidate, value) -> bool:
+    """Is ``value``, from a file or a command line, this candidate? 1 is, for '1' or 1.0."""
     if isinstance(value, bool):  # True == 1, but nobody means it
         return False
     if isinstance(candidate, str):

@@ -157,7 +157,7 @@ SKELETONS = {
 
 NETWORKS = {
     'no YAML': ('row02/kernel: 5', 'row02/kernel: [5', r', line \d+: not valid YAML \(.+\)'),
-    'a list': (NETWORK, '[1]', r': a network is a mapping with the keys skeleton and sample, not \[1\]'),
+    'a list': (NETWORK, '[1]', r': a network is a mapping with the keys skeleton and rows, not \[1\]'),
     'unknown key': ('sample:', 'samples:', r": unknown key 'samples'; did you mean 'sample'\?"),
     'no skeleton': ('skeleton: mine.yaml', '', r': skeleton is missing'),
     'skeleton is a number': ('mine.yaml', '7', r": skeleton must be a skeleton's name or path, not 7"),
@@ -184,6 +184,32 @@ NETWORKS = {
     'truth for a number': ('row02/kernel: 5', 'row02/kernel: yes', r': row02/kernel: True is not among .+'),
     'candidates for a value': ('row02/kernel: 5', 'row02/kernel: [3, 5]', r': row02/kernel: \[3, 5\] is not among .+'),
     'nothing for a value': ('row02/kernel: 5', 'row02/kernel:', r': row02/kernel: None is not among .+'),
+}
+
+
+TABLE = """
+skeleton: mine.yaml
+rows:
+  - {channels: 16, lightnl: present, lightnl_ratio: 0.25}
+  - {lightnl: absent, kernel: 5}
+"""
+
+TABLES = {
+    'neither rows nor a sample': (TABLE[TABLE.index('rows:') :], '', r': rows is missing'),
+    'rows and a sample': ('rows:', 'sample: {}\nrows:', r': rows and sample are both there'),
+    'rows is a word': (TABLE[TABLE.index('rows:') :], 'rows: all', r": rows must be a list of 2 rows, .+, not 'all'"),
+    'a row too few': (
+        '  - {lightnl: absent, kernel: 5}\n',
+        '',
+        r': rows must be a list of 2 rows, .+, not a list of 1',
+    ),
+    'a row is a word': ('{lightnl: absent, kernel: 5}', 'absent', r": row 2 must be a mapping .+, not 'absent'"),
+    'unknown key of a row': ('kernel', 'kernal', r": row 2: unknown key 'kernal'; did you mean 'kernel'\?"),
+    'an open choice': (', kernel: 5', '', r': row 2: kernel is missing; it takes one of 3, 5'),
+    'not a candidate of the row': ('kernel: 5', 'kernel: 7', r": row 2: kernel is 7; skeleton 'mine' has 3, 5 there"),
+    'not what the row has': ('channels: 16', 'channels: 24', r": row 1: channels is 24; skeleton 'mine' has 16 there"),
+    'candidates in a row': ('kernel: 5', 'kernel: [3, 5]', r': row 2: kernel is \[3, 5\]; .+ has 3, 5 there'),
+    'a row that cannot be absent': ('{lightnl: absent', '{presence: absent', r": row 2: presence is 'absent'; .+"),
 }
 
 
@@ -218,6 +244,23 @@ def test_an_invalid_skeleton_is_one_line_that_names_file_and_place(files, old, n
 @pytest.mark.parametrize(('old', 'new', 'message'), NETWORKS.values(), ids=NETWORKS)
 def test_an_invalid_network_is_one_line_that_names_file_and_place(files, old, new, message):
     _, path = files(network=(old, new))
+    with pytest.raises(ValueError, match='^' + str(path) + message + '$') as error:
+        load_network(path)
+    assert '\n' not in str(error.value)
+
+
+def test_a_network_may_be_a_table_of_rows_that_leaves_out_what_does_not_show(files):
+    network = files()[1]
+    table = network.with_name('table.yaml')
+    table.write_text(TABLE)
+    assert load_network(table) == load_network(network)
+
+
+@pytest.mark.parametrize(('old', 'new', 'message'), TABLES.values(), ids=TABLES)
+def test_an_invalid_table_of_rows_is_one_line_that_names_file_and_row(files, old, new, message):
+    path = files()[1].with_name('table.yaml')
+    assert old in TABLE
+    path.write_text(TABLE.replace(old, new, 1))
     with pytest.raises(ValueError, match='^' + str(path) + message + '$') as error:
         load_network(path)
     assert '\n' not in str(error.value)

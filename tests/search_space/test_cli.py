@@ -168,9 +168,9 @@ MISTAKES = [
     (['describe', 'FILE'], bad_sample(**{'row01/lightnl': 'yes'}), "row01/lightnl: 'yes' is not among"),
     (['describe', 'FILE'], bad_sample(**{'row01/lightnl_ration': 1}), "did you mean 'row01/lightnl_ratio'?"),
     (['describe', 'FILE'], '{"skeleton": "cude", "sample": {}}', "did you mean 'cued'?"),
-    (['describe', 'FILE'], 'skeleton: cued', 'sample is missing'),
+    (['describe', 'FILE'], 'skeleton: cued', 'rows is missing'),
     (['describe', 'FILE'], 'sample: [1, 2', 'not valid YAML'),
-    (['describe', 'FILE'], '- a list', 'a network has the keys skeleton and sample'),
+    (['describe', 'FILE'], '- a list', 'a network has the keys skeleton and rows'),
     (['describe', 'FILE'], b'\xff\xfe\x00', 'not a text file'),
     (['describe', 'autonl-s', '--input-size', '0'], None, "must be a whole number of pixels from 1 to 8,192, not '0'"),
     (
