@@ -10,17 +10,19 @@ import os
 import sys
 from pathlib import Path
 
+from search_space import entry_point
+from search_space.entry_point import Parser, whole_argument
+from search_space.read_file import read_json
+from search_space.rules import one_line, whole
 from search_space.whole_file import check_folder
-from trials.trial_folder import FAILURE, RECORD
+from trials.trial_folder import FAILURE, RECORD, read_record
 
 _NAMES_SHOWN = 20
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog='python -m trials', description='Check an experiment, run a trial of it, export what it trained.'
-    )
-    commands = parser.add_subparsers(dest='command', required=True)
+def parser() -> argparse.ArgumentParser:
+    top = Parser(prog='python -m trials', description='Check an experiment, run a trial of it, export what it trained.')
+    commands = top.add_subparsers(dest='command', required=True)
     run = commands.add_parser(
         'run',
         help='run one trial',
@@ -75,8 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
     prepare.add_argument('dataset', choices=['imagenet', 'image-folder'], help='what the folder is read as')
     prepare.add_argument('--folder', type=Path, required=True, metavar='DIR', help='the images')
     prepare.add_argument('--out', type=Path, required=True, metavar='DIR', help='the copy, for dataset/folder')
-    prepare.add_argument('--side', type=int, default=256, metavar='PIXELS', help='of the shorter side (default: 256)')
-    prepare.add_argument('--processes', type=int, metavar='N', help='by default one for each CPU')
+    prepare.add_argument(
+        '--side',
+        type=whole_argument(whole(1, 8192)),
+        default=256,
+        metavar='PIXELS',
+        help='of the shorter side (default: 256)',
+    )
+    prepare.add_argument(
+        '--processes', type=whole_argument(whole(1, 1024)), metavar='N', help='by default one for each CPU'
+    )
     imported = commands.add_parser(
         'import',
         help='make a network of this project of weights that others released',
@@ -96,70 +106,60 @@ def main(arguments: list[str] | None = None) -> int:
         help="what the program that trained a PyTorch file divided LightNL's product by: formula (H·W), as-written "
         '(f / H * W, as one program has it), or auto: what the file shows (auto)',
     )
-    args = parser.parse_args(arguments)
-    if args.command == 'import':
-        return _import(args)
-    if args.command == 'prepare':
-        return _prepare(args)
-    if args.command == 'check':
-        return _check(args.file)
-    if args.command == 'drop-host':
-        return _drop_host(args.experiment, args.host)
-    if args.command == 'export':
-        return _export(args.checkpoint, args.format, args.out)
-    out = None
-    try:
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    commands = {
+        'check': lambda: _check(args),
+        'drop-host': lambda: _drop_host(args.experiment, args.host),
+        'export': lambda: _export(args.checkpoint, args.format, args.out),
+        'import': lambda: _import(args),
+        'prepare': lambda: _prepare(args),
+    }
+    if args.command in commands:
+        return entry_point.run('python -m trials', commands[args.command])
+    out = args.out
+    if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
+        out = Path(os.environ['NNI_OUTPUT_DIR'])
+
+    def run() -> int:
         if args.out is not None:
             check_folder(args.out)  # before the training that it is to hold
-            out = Path(args.out)
-        elif args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
-            out = Path(os.environ['NNI_OUTPUT_DIR'])
-        return _run(args.parameters, out, args.checkpoints)
-    except Exception as error:
-        if out is not None and not (out / RECORD).exists():  # beside a result it would be taken for that trial's
-            _save_failure(out, error)
-        if not isinstance(error, ValueError | ArithmeticError | OSError):
+        try:
+            return _run(args.parameters, out, args.checkpoints)
+        except Exception as error:
+            if out is not None and not (out / RECORD).exists():  # beside a result it would be taken for that trial's
+                _save_failure(out, error)
             raise
-        print(f'python -m trials: {error}', file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+
+    return entry_point.run('python -m trials', run, out)
 
 
-def _check(file: Path) -> int:
+def _check(args: argparse.Namespace) -> int:
     from trials.check import experiment_problems
 
-    problems = experiment_problems(file)
+    problems = experiment_problems(args.file)
     for problem in problems:
-        print(problem, file=sys.stderr)
+        entry_point.print_error(problem)
     return 2 if problems else 0
 
 
 def _prepare(args: argparse.Namespace) -> int:
     from trials.prepared_copy import prepare, summary
 
-    try:
-        for name in ('side', 'processes'):
-            value = getattr(args, name)
-            if value is not None and value < 1:
-                raise ValueError(f'--{name} must be a whole number of at least 1, not {value}')
-        for part in ('train', 'val') if args.dataset == 'imagenet' else ():
-            if not (args.folder / part).is_dir():
-                raise ValueError(f'--folder {args.folder}: ImageNet has folders train and val, and {part} is missing')
-        copied = prepare(args.folder, args.out, side=args.side, processes=args.processes)
-    except (ValueError, OSError) as error:
-        print(f'python -m trials prepare: {error}', file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    print(summary(copied, args.out))
+    for part in ('train', 'val') if args.dataset == 'imagenet' else ():
+        if not (args.folder / part).is_dir():
+            raise ValueError(f'--folder {args.folder}: ImageNet has folders train and val, and {part} is missing')
+    print(summary(prepare(args.folder, args.out, side=args.side, processes=args.processes), args.out))
     return 0
 
 
 def _drop_host(experiment: str, host: str) -> int:
     from trials.lost_host import drop_host
 
-    try:
-        drop_host(experiment, host)
-    except ValueError as error:
-        print(f'python -m trials: {error}', file=sys.stderr)
-        return 2
+    drop_host(experiment, host)
     print(f'{experiment} goes on without {host}: python -m analysis table {experiment} --wait')
     return 0
 
@@ -168,11 +168,7 @@ def _export(checkpoint: Path, format: str, out: Path | None) -> int:
     from trials.export import CHECKED_BATCHES, export
 
     _configure_logging()
-    try:
-        exported = export(checkpoint, format, out)
-    except (ValueError, OSError) as error:
-        print(f'python -m trials: {error}', file=sys.stderr)
-        return 2
+    exported = export(checkpoint, format, out)
     print(
         f"{exported.file}: {exported.bytes / 2**20:.2f} MiB, its logits PyTorch's to {exported.difference:.0e} of the "
         f'largest, at batches of {" and ".join(map(str, CHECKED_BATCHES))}'
@@ -184,11 +180,7 @@ def _import(args) -> int:
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.weights.import_weights import TABLE, import_weights
 
-    try:
-        imported = import_weights(args.file, args.network, args.out, dataset=args.dataset, division=args.division)
-    except (ValueError, OSError) as error:
-        print(f'python -m trials: {error}', file=sys.stderr)
-        return 2
+    imported = import_weights(args.file, args.network, args.out, dataset=args.dataset, division=args.division)
     lines = [
         f'{args.out}: {args.network} with the weights of a {imported.kind} file; all {len(imported.filled)} tensors of '
         'the network filled, each once',
@@ -225,6 +217,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
             return 0
 
     from trials.given_networks import check_given
+    from trials.identity import contents
     from trials.parameters import TrialParameters
     from trials.run import run_trial, save_trial
     from trials.training.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
@@ -233,6 +226,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)
     check_given(trial)
+    files = contents(parameters)  # now, as somebody may edit them while the trial runs
     if out is not None:
         checkpoints = checkpoints or (experiment_folder(out) if file is None else out)
     checkpoint = EpochCheckpoint(checkpoint_path(checkpoints, parameters)) if checkpoints else None
@@ -246,7 +240,7 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
     finally:
         try:
             if out is not None:
-                save_trial(out, parameters, result, network)
+                save_trial(out, parameters, result, network, files)
             if checkpoint is not None:
                 checkpoint.remove()
         except OSError as error:
@@ -259,8 +253,8 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
 def _check_no_other(out: Path, parameters: dict) -> None:
     """Raises ValueError where ``out`` holds the result of a trial of other parameters, which would be overwritten."""
     try:
-        earlier = json.loads((out / RECORD).read_text('utf-8'))['parameters']
-    except (OSError, ValueError, KeyError, TypeError):
+        earlier = read_record(out / RECORD).parameters
+    except ValueError:
         return
     if earlier != parameters:
         raise ValueError(f'{out} holds the result of another trial, as its {RECORD} says: name another folder')
@@ -279,11 +273,15 @@ def _show_in_tensorboard(out: Path | None) -> None:
 
 def _earlier_result(out: Path | None, parameters: dict) -> dict | None:
     """What this very trial had found when NNI, which starts it again after ``nnictl resume``, was not there to hear."""
+    from trials.identity import contents
+
     try:
-        earlier = json.loads((out / RECORD).read_text('utf-8')) if out is not None else {}
-    except (OSError, ValueError):
+        record = read_record(out / RECORD) if out is not None else None
+    except ValueError:
         return None
-    return earlier['result'] if earlier.get('parameters') == parameters else None
+    if record is None or record.parameters != parameters or record.files not in ({}, contents(parameters)):
+        return None
+    return record.result
 
 
 def _configure_logging() -> None:
@@ -307,19 +305,14 @@ def _save_failure(out: Path, error: Exception) -> None:
     """Leave in ``out`` why the trial failed, for who looks at it later; where nothing can be written, only the log."""
     from search_space.whole_file import write_whole
 
-    reason = {'type': type(error).__name__, 'error': ' '.join(str(error).split())}
+    reason = {'type': type(error).__name__, 'error': one_line(error)}
     with contextlib.suppress(OSError):
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / FAILURE, json.dumps(reason, indent=2).encode())
 
 
 def _read_parameters(file: Path) -> dict:
-    try:
-        data = json.loads(file.read_text('utf-8'))
-    except OSError as error:
-        raise ValueError(f'{file}: {error.strerror}') from None
-    except ValueError:
-        raise ValueError(f'{file}: not JSON') from None
+    data = read_json(file)
     data = data.get('parameters', data) if isinstance(data, dict) else data
     if not isinstance(data, dict) or not data:
         raise ValueError(f'{file}: the parameters of a trial are a JSON object with its keys and values')

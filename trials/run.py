@@ -28,10 +28,10 @@ from strategies.experiment.strategy_class import strategy_class
 from . import datasets
 from .given_networks import inherit, load_teacher
 from .parameters import IMPORT, TrialParameters
-from .training.checkpoint import EpochCheckpoint
+from .training.checkpoint import EpochCheckpoint, OtherNetwork
 from .training.evaluator import evaluator, loader
 from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
-from .trial_folder import RECORD, WEIGHTS
+from .trial_folder import RECORD, WEIGHTS, Record
 
 __all__ = ['recipe_of', 'run_trial', 'save_trial']
 
@@ -87,6 +87,14 @@ def run_trial(
     """
     if trial.stage == IMPORT:
         raise ValueError('these are imported weights, which no training gives; import them again from their file')
+    try:
+        return _run(trial, report, folder, checkpoint, progress_bar)
+    except OtherNetwork as error:
+        checkpoint.set_aside(str(error))
+        return _run(trial, report, folder, checkpoint, progress_bar)
+
+
+def _run(trial, report, folder, checkpoint, progress_bar):
     torch.set_num_threads(trial.threads)
     pl.seed_everything(derived_seed(trial.seed, 'trial'), verbose=False)
     skeleton = trial.space()
@@ -174,10 +182,23 @@ def _search(trial, parts, course, make_evaluator):
     return result, network
 
 
-def save_trial(folder: Path, parameters: dict[str, Any], result: dict[str, Any], network: torch.nn.Module) -> None:
-    """Leave ``network.pt`` (weights) and ``trial.json`` in ``folder``, each whole or not at all."""
+def save_trial(
+    folder: Path,
+    parameters: dict[str, Any],
+    result: dict[str, Any],
+    network: torch.nn.Module,
+    files: dict[str, str] | None = None,
+) -> None:
+    """Leave ``network.pt`` (weights) and ``trial.json`` in ``folder``, each whole or not at all.
+
+    Args:
+        folder: which is made where there is none.
+        parameters, result, files: the trial's :class:`.trial_folder.Record`.
+        network: that it trained or found.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = io.BytesIO()
     torch.save(network.state_dict(), weights)
     write_whole(folder / WEIGHTS, weights.getvalue())
-    write_whole(folder / RECORD, json.dumps({'parameters': parameters, 'result': result}, indent=2).encode())
+    record = Record(parameters, result, files or {})
+    write_whole(folder / RECORD, json.dumps(record._asdict(), indent=2).encode())

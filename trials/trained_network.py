@@ -16,9 +16,10 @@ from search_space import build
 from search_space.skeleton import Sample, Skeleton, load_skeleton
 
 from .datasets import class_names, normalisation
+from .identity import skeleton_content
 from .parameters import TrialParameters
 from .training.tensor_file import read_tensors
-from .trial_folder import RECORD, SKELETON, WEIGHTS
+from .trial_folder import RECORD, SKELETON, WEIGHTS, read_record
 
 __all__ = ['TrainedNetwork', 'files_of', 'load_network', 'load_trained', 'skeleton_text']
 
@@ -96,12 +97,14 @@ def load_network(checkpoint: Path) -> tuple[TrialParameters, Skeleton, Sample, n
         ValueError: as :func:`load_trained`.
     """
     weights, record = files_of(checkpoint)
-    parameters, result = _read_record(record)
+    parameters, result, contents = read_record(record)
     if parameters.get('skeleton') == SKELETON:
         parameters['skeleton'] = str(record.with_name(SKELETON))
     try:
         trial = TrialParameters.from_flat(parameters)
         skeleton = load_skeleton(trial.skeleton)
+        if contents.get('skeleton', '') not in ('', skeleton_content(skeleton)):
+            raise ValueError(f'the skeleton {trial.skeleton} is not as it was when the network was trained')
         sample = skeleton.check_sample(_found(result) if trial.stage == 'search' else trial.whole_sample(trial.network))
     except ValueError as error:
         raise ValueError(f'{record}: {error}') from None
@@ -124,19 +127,6 @@ def files_of(checkpoint: Path) -> tuple[Path, Path]:
     if not record.is_file():
         raise ValueError(f'{record}: there is no such file; the weights alone do not say of which network they are')
     return weights, record
-
-
-def _read_record(record: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        content = json.loads(record.read_text('utf-8'))
-        parameters, result = content['parameters'], content['result']
-    except OSError as error:
-        raise ValueError(f'{record}: {error.strerror}') from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{record}: not what a trial leaves, JSON with the keys parameters and result') from None
-    if not isinstance(parameters, dict) or not isinstance(result, dict):
-        raise ValueError(f'{record}: parameters and result must be JSON objects')
-    return parameters, result
 
 
 def _found(result: dict[str, Any]) -> Sample:

@@ -17,8 +17,10 @@ import small_trial
 import torch
 from small_trial import RETRAIN, SEARCH, run, start, write_parameters
 
+from trials.__main__ import _earlier_result
+from trials.identity import contents
 from trials.parameters import TrialParameters
-from trials.run import run_trial
+from trials.run import run_trial, save_trial
 from trials.training.checkpoint import EpochCheckpoint, checkpoint_path
 
 
@@ -146,20 +148,128 @@ def test_of_other_parameters_it_is_another_checkpoint(tmp_path):
     assert checkpoint_path(tmp_path, SEARCH) != checkpoint_path(tmp_path, SEARCH | {'seed': 1})
 
 
-@pytest.mark.parametrize('content', [b'', b'half of it', None], ids=['empty', 'foreign', 'truncated'])
-def test_a_checkpoint_that_cannot_be_read_is_said_and_not_gone_on_from(tmp_path, content, caplog):
-    path = tmp_path / 'trial.ckpt'
-    torch.save({'epoch': 3, 'weights': torch.zeros(1000)}, path)
-    path.write_bytes(path.read_bytes()[:-500] if content is None else content)
-    with caplog.at_level(logging.WARNING, logger='trials.training.checkpoint'):
-        assert EpochCheckpoint(path).fit_arguments() == {}
-    assert f'{path} cannot be read, training starts anew' in caplog.text
+SKELETON = Path(__file__).parents[2] / 'search_space' / 'skeletons' / 'cued.yaml'
 
 
-def test_what_is_not_weights_is_not_loaded(tmp_path):
+@pytest.mark.parametrize(
+    ('old', 'new', 'same'),
+    [
+        ('', '# a comment\n', True),
+        ('head_channels: 128', 'head_channels:   128', True),
+        ('head_channels: 128', 'head_channels: 64', False),
+        ('head_channels: 128', 'head_channels: 128\nactivation: relu6', False),
+        ('head_channels: 128', 'head_channels: 128\nbn_momentum: 0.2', False),
+    ],
+)
+def test_of_another_skeleton_in_the_same_file_it_is_another_checkpoint(old, new, same, tmp_path):
+    file, parameters = tmp_path / 'mine.yaml', {**SEARCH, 'skeleton': str(tmp_path / 'mine.yaml')}
+    text = SKELETON.read_text()
+    assert old in text
+    file.write_text(text)
+    before = checkpoint_path(tmp_path, parameters)
+    file.write_text(text.replace(old, new, 1))
+    assert (checkpoint_path(tmp_path, parameters) == before) == same
+
+
+@pytest.mark.parametrize('name', ['class/latency', 'initial', 'teacher'])
+def test_what_is_in_a_file_that_a_parameter_names_is_part_of_the_trial(name, tmp_path):
+    folder = tmp_path / 'given'
+    folder.mkdir()
+    (folder / 'network.pt').write_bytes(b'weights')
+    for value in (folder, folder / 'network.pt'):
+        parameters = {**SEARCH, name: str(value)}
+        before = checkpoint_path(tmp_path, parameters)
+        assert checkpoint_path(tmp_path, parameters) == before
+        (folder / 'network.pt').write_bytes(value.name.encode())
+        assert checkpoint_path(tmp_path, parameters) != before
+
+
+def left_by_an_ended_trial(path: Path, parameters=RETRAIN) -> bytes:
+    """What a trial leaves as its checkpoint that is ended in its third epoch."""
+
+    def end(metrics):
+        if metrics['epoch'] == 3:
+            raise Ended
+
+    with small_trial.small_data(), pytest.raises(Ended):
+        run_trial(TrialParameters.from_flat(parameters), end, checkpoint=EpochCheckpoint(path))
+    return path.read_bytes()
+
+
+def test_a_checkpoint_that_is_damaged_anywhere_is_set_aside(tmp_path, caplog):
+    """Empty, cut off, something else, or of a flipped bit at whatever place."""
     path = tmp_path / 'trial.ckpt'
-    torch.save({'epoch': 3, 'object': Path('/')}, path)
+    whole = left_by_an_ended_trial(path)
+    content = torch.load(path, weights_only=True)
+    draw = random.Random(0)
+    flips = [draw.randrange(len(whole)) for _ in range(60)]
+    damaged = [b'', b'half of it', whole[:-500], whole[: len(whole) // 2]]
+    damaged += [whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :] for at in flips]
+    set_aside = 0
+    for one in damaged:
+        path.write_bytes(one)
+        caplog.clear()
+        checkpoint = EpochCheckpoint(path)
+        if checkpoint.fit_arguments() == {}:
+            set_aside += 1
+            (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+            assert warning.startswith(f'training starts anew, the checkpoint is set aside as {path}.set-aside: ')
+            assert '\n' not in warning
+            assert not path.exists()
+            assert Path(f'{path}.set-aside').read_bytes() == one
+        else:  # a bit that nothing reads
+            assert_same(checkpoint._content, content)
+    assert set_aside > len(damaged) // 2
+
+
+def assert_same(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize('content', [{'epoch': 3, 'object': Path('/')}, {'epoch': 3}, [1], {'epoch': 'x'}])
+def test_what_is_no_checkpoint_of_a_training_is_set_aside(tmp_path, content, caplog):
+    path = tmp_path / 'trial.ckpt'
+    torch.save(content, path)
     assert EpochCheckpoint(path).fit_arguments() == {}
+    assert not path.exists()
+    assert 'weights_only' not in caplog.text
+
+
+@pytest.mark.parametrize('parameters', [SEARCH, RETRAIN], ids=['search', 'retraining'])
+def test_a_checkpoint_of_another_network_is_set_aside_and_the_trial_starts_anew(parameters, tmp_path, caplog):
+    path, file = tmp_path / 'trial.ckpt', tmp_path / 'mine.yaml'
+    file.write_text(SKELETON.read_text().replace('head_channels: 128', 'head_channels: 64'))
+    left_by_an_ended_trial(path, {**parameters, 'skeleton': str(file)})
+    trial = TrialParameters.from_flat(parameters)
+    with small_trial.small_data():
+        result, network = run_trial(trial, lambda metrics: None)
+        again, network_again = run_trial(trial, lambda metrics: None, checkpoint=EpochCheckpoint(path))
+    assert again.pop('seconds') > 0
+    del result['seconds']
+    assert again == result
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, network_again.state_dict()[name])
+    assert f'set aside as {path}.set-aside: it is of another network, by its ' in caplog.text
+
+
+def test_a_result_of_a_skeleton_that_was_edited_since_is_not_reported_again(tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(SKELETON.read_text())
+    parameters = {**RETRAIN, 'skeleton': str(file)}
+    save_trial(tmp_path, parameters, {'default': 0.5}, torch.nn.Linear(1, 1), contents(parameters))
+    assert _earlier_result(tmp_path, parameters) == {'default': 0.5}
+    assert _earlier_result(tmp_path, {**parameters, 'seed': 1}) is None
+    file.write_text(SKELETON.read_text().replace('head_channels: 128', 'head_channels: 64'))
+    assert _earlier_result(tmp_path, parameters) is None
 
 
 @pytest.mark.parametrize('parameters', [SEARCH, RETRAIN], ids=['search', 'retraining'])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import io
-import json
 import logging
 import os
 import random
@@ -16,17 +15,28 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from search_space.rules import one_line
 from search_space.whole_file import write_whole
 
-__all__ = ['EpochCheckpoint', 'checkpoint_path', 'experiment_folder']
+from ..identity import identity
+from .tensor_file import read_saved
+
+__all__ = ['EpochCheckpoint', 'OtherNetwork', 'checkpoint_path', 'experiment_folder']
 
 _logger = logging.getLogger(__name__)
 
 
+_PARTS = {'epoch': int, 'state_dict': dict, 'optimizer_states': list, 'lr_schedulers': list, 'callbacks': dict}
+"""Of what Lightning's checkpoint holds, what training goes on from."""
+
+
+class OtherNetwork(Exception):
+    """A checkpoint is of another network than the one that is trained."""
+
+
 def checkpoint_path(folder: Path, parameters: dict[str, Any]) -> Path:
-    """The checkpoint, in ``folder``, of the trial of these parameters; other parameters have another one."""
-    key = json.dumps(parameters, sort_keys=True).encode()
-    return folder / f'{hashlib.sha256(key).hexdigest()[:32]}.ckpt'
+    """The checkpoint, in ``folder``, of the trial of these parameters and of what is in the files that they name."""
+    return folder / f'{identity(parameters)[:32]}.ckpt'
 
 
 def experiment_folder(output: Path) -> Path:
@@ -78,7 +88,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
     write, should one of them still run when the other is started, are points of the same course: whichever is last,
     and whole, will do.
 
-    A checkpoint that cannot be written is said once and ends nothing, nor does one that cannot be read. Of processes
+    A checkpoint that cannot be written is said once and ends nothing. One that is damaged is set aside. Of processes
     that train together each has one of the same path: the first writes it, all go on from it.
 
     Args:
@@ -86,6 +96,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
 
     Raises:
         RuntimeError: when training starts, processes that train together have read different checkpoints.
+        OtherNetwork: when training starts, the checkpoint is of another network.
     """
 
     def __init__(self, path: Path):
@@ -97,19 +108,33 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
 
     def fit_arguments(self) -> dict[str, Any]:
         """What Lightning's ``fit`` needs to go on from the checkpoint; nothing where there is none."""
+        self._content = None
         try:
-            self._content = torch.load(self.path, map_location='cpu', weights_only=True)
-            epochs = self._content['epoch'] + 1
+            content = read_saved(self.path)
+            for name, kind in _PARTS.items():
+                if not isinstance(content, dict) or type(content.get(name)) is not kind:
+                    raise ValueError(f'it has no {name}')
         except FileNotFoundError:
             return {}
-        except Exception as error:  # of whatever the bytes in the file make of themselves
-            _logger.warning('%s cannot be read, training starts anew: %s', self.path, str(error).partition('\n')[0])
+        except (OSError, ValueError) as error:
+            self.set_aside(f'it cannot be read: {one_line(error)}')
             return {}
+        self._content, epochs = content, content['epoch'] + 1
         _logger.info('going on after epoch %d, from %s', epochs, self.path)
         self.last_model_path = str(self.path)
         return {'ckpt_path': str(self.path)}
 
+    def set_aside(self, why: str) -> None:
+        """Keep a checkpoint that is of no use under another name, and say so; training starts anew."""
+        aside = self.path.with_name(f'{self.path.name}.set-aside')
+        with contextlib.suppress(OSError):  # another process of the trial has done it
+            self.path.replace(aside)
+        self._content, self.last_model_path = None, ''
+        _logger.warning('training starts anew, the checkpoint is set aside as %s: %s', aside, why)
+
     def setup(self, trainer, pl_module, stage):
+        if self._content is not None:
+            _check_fit(self._content['state_dict'], pl_module.state_dict())
         epoch = self._content['epoch'] if self._content else None
         if trainer.strategy.broadcast(epoch) != epoch:  # another trial of these parameters has written or removed it
             raise RuntimeError(f'{self.path} changed while the processes of the trial started')
@@ -148,9 +173,20 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
         self._random_states = state_dict['random_states']
 
     def remove(self) -> None:
-        """Remove the checkpoint, and what a killed process left of another."""
-        for file in (self.path, *self.path.parent.glob(f'.{self.path.name}.*')):
+        """Remove the checkpoint, what was set aside, and what a killed process left of another."""
+        for file in (
+            self.path,
+            *self.path.parent.glob(f'{self.path.name}.*'),
+            *self.path.parent.glob(f'.{self.path.name}.*'),
+        ):
             file.unlink(missing_ok=True)
+
+
+def _check_fit(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in wanted.keys() | found.keys():
+        has, needs = (getattr(part.get(name), 'shape', None) for part in (found, wanted))
+        if (name in found) != (name in wanted) or has != needs:
+            raise OtherNetwork(f'it is of another network, by its {name}')
 
 
 def _random_states() -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""Reads a file of named tensors, and only one that is sound."""
+"""Reads a file of tensors, and only one that is sound."""
 
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ['read_tensors']
+from search_space.rules import one_line
+
+__all__ = ['read_saved', 'read_tensors']
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -19,16 +23,29 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         OSError: the file cannot be read.
         ValueError: it is damaged, or holds something else; the message is one line, without the file's name.
     """
+    tensors = read_saved(file)
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError('it holds something else than named tensors')
+    return tensors
+
+
+def read_saved(file: Path) -> Any:
+    """What ``torch.save`` wrote, on the CPU; tensors, and what is made of plain values.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, by its checksums, or holds objects of other types; the message is one line, without
+            the file's name.
+    """
     content = io.BytesIO(file.read_bytes())
     try:
         with zipfile.ZipFile(content) as archive:  # PyTorch does not look at the checksums that it writes
             damaged = archive.testzip()
         if damaged is not None:
-            raise ValueError(f'checksum of {damaged}')
+            raise ValueError(f'checksum of {one_line(damaged)}')
         content.seek(0)
-        tensors = torch.load(content, map_location='cpu', weights_only=True)
+        return torch.load(content, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError:  # PyTorch's text advises how to run what is in it
+        raise ValueError('it holds objects that are neither tensors nor plain values, or no weights at all') from None
     except Exception as error:  # of whatever the bytes in the file make of themselves
-        raise ValueError(str(error).strip().partition('\n')[0] or type(error).__name__) from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError('it holds something else than named tensors')
-    return tensors
+        raise ValueError(one_line(str(error).strip().partition('\n')[0], 300) or type(error).__name__) from None
