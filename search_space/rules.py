@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
@@ -97,8 +98,9 @@ def number(
         )
 
     def valid(value: Any) -> bool:
-        # The bounds first: a whole number of 400 digits is no float, and NaN is within no bounds.
-        if not isinstance(value, int | float) or isinstance(value, bool) or not -1e300 < value < 1e300:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # NaN, or a whole number of 400 digits
             return False
         return least <= value <= most and above < value < below
 

@@ -49,9 +49,11 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         'check',
         help='say what is wrong with an experiment.yaml',
-        description='Say what is wrong with an experiment.yaml, one line each, and start nothing.',
+        description='Say what is wrong with an experiment.yaml, one line each, and start no experiment. Strategies '
+        'of your own that it names are imported and made, each in a process with a time limit. That runs their code.',
     )
     check.add_argument('file', type=Path, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml')
+    check.add_argument('--no-own-code', action='store_true', help='do not import strategies of your own')
     drop = commands.add_parser(
         'drop-host',
         help='let an experiment on several hosts go on without one that is lost',
@@ -140,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> int:
     from trials.check import experiment_problems
 
-    problems = experiment_problems(args.file)
+    problems = experiment_problems(args.file, own_code=not args.no_own_code)
     for problem in problems:
         entry_point.print_error(problem)
     return 2 if problems else 0

@@ -50,7 +50,7 @@ LARGEST, WEIGHT, THRESHOLD, SEARCH, COST = (
 )
 # The thresholds keep still below every norm: with all gates open no part of the supernet could be left out.
 STRATEGIES = {
-    SEARCH: lambda: AutoNL(warmup_epochs=0, threshold_travel=0.0),
+    SEARCH: lambda: AutoNL(warmup_epochs=0, threshold_travel=1e-9),
     'NNI DARTS': DARTS,
     'NNI GumbelDARTS': GumbelDARTS,
 }

@@ -177,6 +177,12 @@ class AutoNLModule(DartsLightningModule):
         return torch.optim.Adam(self.arch_parameters())  # its rate is set for each epoch
 
     def on_train_start(self):
+        epochs = self.trainer.max_epochs
+        if not self.budgets and self.warmup_epochs >= epochs:
+            raise ValueError(
+                f'AutoNL: warmup_epochs, {self.warmup_epochs}, must be less than the {epochs} epochs of a search '
+                'without a budget: nothing would be searched'
+            )
         if not np.isfinite(self.trainer.num_training_batches):
             raise ValueError('AutoNL: the training loader has no length, by which a search is divided into its steps')
         return super().on_train_start()

@@ -19,6 +19,7 @@ from search_space.nni_nas import (
     is_supernet,
     no_default_hook,
 )
+from search_space.rules import number, shown, whole
 
 from .batch_statistics import statistics_of
 from .gated import Gated
@@ -29,6 +30,20 @@ from .module import AutoNLModule
 from .objective import CostObjective
 
 __all__ = ['AutoNL']
+
+
+_BUDGET = number(above=0)
+
+RULES = {
+    'cost_weight': number(0),
+    'least_fill': number(0, 1),
+    'warmup_epochs': whole(0, 100_000),
+    'threshold_travel': number(above=0),
+    'margin': number(0),
+    'drawn_share': number(0, 1),
+    'gradient_clip_val': number(above=0),
+}
+"""What AutoNL's arguments may be, each by itself."""
 
 
 class AutoNL(OneShotStrategy):
@@ -88,17 +103,17 @@ class AutoNL(OneShotStrategy):
         **kwargs,
     ):
         super().__init__([GatedRow.mutate, GatedInsertion.mutate, GatedLightNL.mutate, _refuse_other_choices], **kwargs)
-        for name, value in (('drawn_share', drawn_share), ('least_fill', least_fill)):
-            if not 0 <= value <= 1:
-                raise ValueError(f'AutoNL: {name} must be a number from 0 to 1, but is {value!r}')
         for name, value in (
             ('cost_weight', cost_weight),
+            ('least_fill', least_fill),
             ('warmup_epochs', warmup_epochs),
             ('threshold_travel', threshold_travel),
             ('margin', margin),
+            ('drawn_share', drawn_share),
         ):
-            if value < 0:
-                raise ValueError(f'AutoNL: {name} must not be negative, but is {value!r}')
+            RULES[name].check(f'AutoNL: {name}', value)
+        if gradient_clip_val is not None:
+            RULES['gradient_clip_val'].check('AutoNL: gradient_clip_val', gradient_clip_val)
         if target_ms is not None and latency is None:
             raise ValueError('AutoNL: target_ms needs latency, a table of measured latencies')
         if target_macs is not None and latency is not None:
@@ -179,8 +194,8 @@ def _budgets(name: str, value: float | Sequence[float] | None) -> tuple[float, .
     if value is None:
         return ()
     budgets = tuple(value) if isinstance(value, Sequence) else (value,)
-    if not budgets or not all(isinstance(b, int | float) and 0 < b < float('inf') for b in budgets):
-        raise ValueError(f'AutoNL: {name} must be a number above 0, or several, but is {value!r}')
+    if not budgets or not all(_BUDGET.valid(budget) for budget in budgets):
+        raise ValueError(f'AutoNL: {name} must be a number above 0, or several, not {shown(value)}')
     return budgets
 
 

@@ -57,6 +57,12 @@ def contender(name: str, arguments: dict[str, Any]) -> Contender:
     recipe = arguments.get('search')
     if recipe is None:
         raise ValueError(f'strategies.{name}: {path} is a one-shot strategy, but search, its recipe, is missing')
+    warmup = getattr(strategy, 'warmup_epochs', 0)
+    if warmup >= recipe['epochs'] and not getattr(strategy, 'budgets', ()):
+        raise ValueError(
+            f'strategies.{name}: warmup_epochs, {warmup}, must be less than search.epochs, {recipe["epochs"]}, where '
+            'there is no budget of its network: nothing would be searched'
+        )
     epochs = search_passes(strategy, recipe['epochs']) * (1 - recipe.get('held_out', HELD_OUT))
     retrain, unit = arguments['retrain']['epochs'], arguments.get('budget_unit', 'epochs')
     least = {'epochs': epochs + retrain, 'trials': 2, 'seconds': 0}[unit]

@@ -1,6 +1,7 @@
 """Experiments as people get them wrong: each mistake is one clear line, and nothing is started."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,10 +31,10 @@ def check(tmp_path, capsys):
     choices.write_text(CHOICES)
     file = tmp_path / 'experiment.yaml'
 
-    def run(text: str, search_space: str | None = CHOICES) -> list[str]:
+    def run(text: str, search_space: str | None = CHOICES, options=()) -> list[str]:
         file.write_text(text)
         choices.unlink() if search_space is None else choices.write_text(search_space)
-        status = main(['check', str(file)])
+        status = main(['check', str(file), *options])
         printed = capsys.readouterr()
         lines = printed.err.splitlines()
         assert printed.out == ''
@@ -78,7 +79,7 @@ BAD = {
     ),
     'unknown key of the tuner': ('  classArgs:', '  gpu: 1\n  classArgs:', r'tuner.gpu: unknown key; known: .+'),
     'no concurrency': ('trialConcurrency: 2 ', '# ', r'trialConcurrency is missing'),
-    'concurrency 0': ('trialConcurrency: 2', 'trialConcurrency: 0', r'trialConcurrency must be .+ at least 1, not 0'),
+    'concurrency 0': ('trialConcurrency: 2', 'trialConcurrency: 0', r'trialConcurrency must be .+ 10,000, not 0'),
     'a word for the concurrency': (
         'trialConcurrency: 2',
         'trialConcurrency: two',
@@ -106,10 +107,36 @@ BAD = {
         'experimentName: [AutoNL]#',
         r'experimentName must be .*str.*, not .+',
     ),
+    'a key twice by case': (
+        'trialConcurrency',
+        'trialconcurrency: 2\ntrialConcurrency',
+        r'trialconcurrency: NNI .+ too',
+    ),
+    'a key in another case': ('  classArgs:', '  class_args:', r'tuner.class_args: write it as classArgs'),
+    'NUL in a path': (
+        'trialCodeDirectory: .',
+        r'trialCodeDirectory: "a\0b"',
+        r"trialCodeDirectory must be a text of printable characters, not 'a\\x00b'",
+    ),
+    'fewer trials than the budgets are': (
+        'trialConcurrency',
+        'maxTrialNumber: 3\ntrialConcurrency',
+        r'maxTrialNumber: 3 is less than the 17 trials that .+: leave it out',
+    ),
+    'a GPU that is not there': (
+        'trainingService:\n  platform: local',
+        'trialGpuNumber: 1\ntrainingService:\n  platform: local\n  useActiveGpu: false',
+        r'trialGpuNumber: 1, but nvidia-smi shows 0 GPUs on this machine',
+    ),
     'no folder of the trials': (
         'trialCodeDirectory: .',
         'trialCodeDirectory: nowhere',
         r'LocalConfig: .+nowhere" is not a directory',
+    ),
+    'no folder of the data': (
+        'dataset: cued-digits',
+        'dataset: image-folder\n      dataset/folder: /nowhere',
+        r'tuner.classArgs: retrain: dataset/folder: there is no folder /nowhere',
     ),
     'no folder of the tuner': ('codeDirectory: .\n', 'codeDirectory: nowhere\n', r'.+nowhere" is not a directory'),
     'no trial command': (
@@ -177,7 +204,7 @@ BAD = {
     'negative seed': (
         '    seed: 0',
         '    seed: -1',
-        r'classArgs: seed must be a whole number from 0 to 2\*\*63, not -1',
+        r'tuner.classArgs: seed must be .+ from 0 to .+, not -1',
     ),
     'a list of strategies': (
         EXPERIMENT[EXPERIMENT.index('    strategies:') : EXPERIMENT.index('    retrain:')],
@@ -224,8 +251,17 @@ BAD = {
     'an argument out of range': (
         'cost_weight: 1.0',
         'cost_weight: -1.0',
-        r'.+ strategies.autonl: .+ must not be negative, .+',
+        r'.+ strategies.autonl: .+ cost_weight must be a number of at least 0, not -1.0',
     ),
+    'a warm-up that is all of the search': (
+        '    max_macs: 1_700_000',
+        '    # no limit',
+        r'.+ strategies.autonl: warmup_epochs, 14, must be less than search.epochs, 14, .+: nothing would be searched',
+    ),
+    'a probability of two': ('mutation_prob: 0.2', 'mutation_prob: 2', r'.+ mutation_prob must be .+ 0 to 1, not 2'),
+    'an endless probability': ('mutation_prob: 0.2', 'mutation_prob: .inf', r'.+ mutation_prob must be .+, not inf'),
+    'a weight that is none': ('cost_weight: 1.0', 'cost_weight: .nan', r'.+ cost_weight must be .+, not nan'),
+    'a share of yes': ('cost_weight: 1.0', 'drawn_share: yes', r'.+ drawn_share must be .+, not True'),
     'a population of nobody': (
         'sample_size: 2',
         'sample_size: 3',
@@ -317,7 +353,8 @@ BAD = {
 
 @pytest.mark.parametrize(('old', 'new', 'message'), BAD.values(), ids=BAD.keys())
 def test_a_mistake_is_one_clear_line(old, new, message, check):
-    line, *others = check(changed(old, new))
+    text = changed(old, new)
+    line, *others = check(text.replace('warmup_epochs: 6', 'warmup_epochs: 14') if '# no limit' in new else text)
     assert re.fullmatch(message, line), line
     assert all(' is missing' in other for other in others), others  # as the right key is, where it was misspelled
 
@@ -382,7 +419,7 @@ def test_networks_on_other_machines_are_not_looked_for(check):
 SPACE = json.loads(CHOICES)
 SPACES = {
     'missing': (None, r'No such file or directory; write it with: python -m search_space choices cued'),
-    'no JSON': ('{', r'not JSON; write it with: .+'),
+    'no JSON': ('{', r', line 1: not JSON .+; write it with: .+'),
     'a list': ('[1]', r'a search space is a mapping of labels, not \[1\].*'),
     'another format': (json.dumps({'row01/lightnl': [1]}), r'row01/lightnl must be .+, not \[1\].*'),
     'unknown label': (
@@ -412,7 +449,7 @@ SPACES = {
 @pytest.mark.parametrize(('search_space', 'message'), SPACES.values(), ids=SPACES.keys())
 def test_a_search_space_that_does_not_fit_is_one_clear_line(search_space, message, check):
     (line,) = check(EXPERIMENT, search_space)
-    assert re.fullmatch(rf'searchSpaceFile: .*cued.json: {message}', line), line
+    assert re.fullmatch(rf'searchSpaceFile: .*cued.json(: )?{message}', line), line
 
 
 def test_a_part_of_the_search_space_is_enough(check):
@@ -456,6 +493,7 @@ def test_a_mistake_that_needs_no_class_is_told_without_torch(tmp_path):
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_strategy_of_the_users_own_is_found_in_the_tuners_folder(check, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'mine.py').write_text(
@@ -466,6 +504,28 @@ def test_a_strategy_of_the_users_own_is_found_in_the_tuners_folder(check, tmp_pa
     assert check(changed('class: nni.nas.strategy.Random', own.format(2))) == []
     (line,) = check(changed('class: nni.nas.strategy.Random', own.format('much')))
     assert "greed must be int, not 'much'" in line
+
+
+@pytest.mark.parametrize('command', ['./python3 -m trials run', 'python-evil -m trials run', 'python3 -m evil.run'])
+def test_nothing_that_the_file_names_is_run_where_own_code_is_left_out(command, check, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'evil').mkdir()
+    for module in ('evil/__init__', 'evil/run', 'mine', 'sitecustomize', 'importlib'):
+        (tmp_path / f'{module}.py').write_text('import pathlib\npathlib.Path(__file__).with_suffix(".ran").touch()')
+    for program in ('python3', 'python-evil'):
+        (tmp_path / program).write_text('#!/bin/sh\ntouch "$0.ran"\n')
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{os.environ["PATH"]}:{tmp_path}')
+    text = changed('class: nni.nas.strategy.Random', 'class: mine.Mine').replace('python3 -m trials run', command, 1)
+    assert check(text, options=['--no-own-code']) == []
+    assert list(tmp_path.rglob('*.ran')) == []
+
+
+def test_a_small_file_makes_a_short_message(check):
+    aliases = ''.join(f'x{n}: &x{n} [{", ".join([f"*x{n - 1}"] * 9)}]\n' for n in range(1, 7))
+    lines = check(f'x0: &x0 [hundred of them]\n{aliases}tuner: *x3\ntrainingService: *x3\n')
+    assert sum(map(len, lines)) < 10_000
 
 
 def test_a_python_without_nni_is_refused(check, tmp_path, monkeypatch):
@@ -484,7 +544,13 @@ def test_the_variants_that_are_shipped_are_right_to_nni_and_to_us(file, tmp_path
     monkeypatch.setenv('HOME', str(tmp_path))  # where NNI looks for the key that remote.yaml names
     (tmp_path / '.ssh').mkdir()
     (tmp_path / '.ssh' / 'id_rsa').touch()
-    assert main(['check', str(file)]) == 0, capsys.readouterr().err
+    program = tmp_path / 'nvidia-smi'
+    program.write_text('#!/bin/sh\nfor i in 0 1 2 3; do echo "GPU $i: a card"; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    status, lines = main(['check', str(file)]), capsys.readouterr().err.splitlines()
+    assert all('dataset/folder: there is no folder ' in line for line in lines), lines  # which nobody ships
+    assert bool(lines) == (status != 0) == (file.stem in ('cifar', 'imagenet'))
     config = ExperimentConfig.load(file).json()
     space = load_skeleton(config['tuner']['classArgs']['skeleton'])
     assert config['searchSpace'] == nni_search_space(space.choices())

@@ -158,7 +158,7 @@ SKELETON = Path(__file__).parents[2] / 'search_space' / 'skeletons' / 'cued.yaml
         ('head_channels: 128', 'head_channels:   128', True),
         ('head_channels: 128', 'head_channels: 64', False),
         ('head_channels: 128', 'head_channels: 128\nactivation: relu6', False),
-        ('head_channels: 128', 'head_channels: 128\nbn_momentum: 0.2', False),
+        ('bn_momentum: 0.1 ', 'bn_momentum: 0.2 ', False),
     ],
 )
 def test_of_another_skeleton_in_the_same_file_it_is_another_checkpoint(old, new, same, tmp_path):

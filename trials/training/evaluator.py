@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from pytorch_lightning.loops.loop import _Loop
+from pytorch_lightning.loops.progress import _BaseProgress
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
@@ -158,11 +161,26 @@ class Classifier(LightningModule):
         return LambdaLR(optimizer, share_of_peak)
 
 
-class _LoaderStates(Callback):
-    """The loaders' states in Lightning's checkpoints: by itself it restores them in the middle of an epoch only."""
+class _EachTrainingAnew(Callback):
+    """Every training of a trainer is a whole one, from the loaders' first permutations on.
 
-    def __init__(self, *loaders: Loader):
-        self.loaders = loaders
+    By itself Lightning takes the next one for a training that has had its epochs, and trains nothing. The loaders'
+    states are in its checkpoints too, which it restores by itself in the middle of an epoch only.
+    """
+
+    def __init__(self, loaders: tuple[Loader, ...], averages: list[EMAWeightAveraging]):
+        self.loaders, self.averages = loaders, averages
+
+    def setup(self, trainer, pl_module, stage):
+        vars(pl_module).pop('log', None)  # a search of NNI's has put its supernet's there
+        if stage != 'fit':
+            return
+        _reset_progress(trainer.fit_loop)
+        trainer.fit_loop.epoch_loop.on_load_checkpoint({'_batches_that_stepped': 0})
+        for batches in self.loaders:
+            batches.load_state_dict({'drawn': 0})
+        for average in self.averages:
+            average.load_state_dict({'latest_update_step': 0})
 
     def state_dict(self) -> dict[str, list]:
         return {'loaders': [batches.state_dict() for batches in self.loaders]}
@@ -170,6 +188,15 @@ class _LoaderStates(Callback):
     def load_state_dict(self, state: dict[str, list]) -> None:
         for batches, own in zip(self.loaders, state['loaders'], strict=True):
             batches.load_state_dict(own)
+
+
+def _reset_progress(loop: Any) -> None:
+    """Sets Lightning's counts in a loop, and in those within it, to what they start from."""
+    for value in vars(loop).values():
+        if isinstance(value, _Loop):
+            _reset_progress(value)
+        elif isinstance(value, _BaseProgress):
+            value.load_state_dict(type(value)().state_dict())
 
 
 def evaluator(
@@ -202,7 +229,7 @@ def evaluator(
     devices: int = 1,
     progress_bar: bool = False,
 ) -> Lightning:
-    """NNI's Lightning evaluator of the recipe.
+    """NNI's Lightning evaluator of the recipe. It may be used again: every training is a whole one, from the seed.
 
     Lightning's checkpoints of its trainer carry where its loaders are.
 
@@ -248,7 +275,7 @@ def evaluator(
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[*callbacks, *average, UnbiasedStatistics(), _LoaderStates(batches, checked)],
+        callbacks=[*callbacks, *average, UnbiasedStatistics(), _EachTrainingAnew((batches, checked), average)],
     )
     return Lightning(
         Classifier(

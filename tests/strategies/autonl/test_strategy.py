@@ -1,5 +1,6 @@
 """AutoNL: gated LightNL, and the search as NNI runs it."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -283,7 +284,7 @@ def test_measuring_leaves_no_trace_in_the_supernet(searched):
             'no network of the space meets a budget of 1,000,000 MACs: the smallest costs 1,598,208',
         ),
         ({'target_macs': [1.7e6, 1e6]}, 'meets a budget of 1,000,000 MACs'),
-        ({'target_macs': -1}, 'target_macs must be a number above 0, or several, but is -1'),
+        ({'target_macs': -1}, 'target_macs must be a number above 0, or several, not -1'),
         ({'target_macs': [1.7e6, 'many']}, 'target_macs must be a number above 0'),
         ({'target_macs': []}, 'target_macs must be a number above 0, or several'),
         ({'target_ms': 3.0}, 'target_ms needs latency'),
@@ -334,14 +335,25 @@ def test_a_space_without_lightnl_positions_is_refused():
         AutoNL().mutate_model(LightNLSpace(fixed))
 
 
-@pytest.mark.parametrize('name', ['drawn_share', 'least_fill'])
-@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
-def test_a_share_outside_of_zero_to_one_is_refused(name, share):
-    with pytest.raises(ValueError, match=f'{name} must be a number from 0 to 1'):
-        AutoNL(**{name: share})
+OUT_OF_RANGE = {
+    'cost_weight': (-1, math.nan, math.inf, True, '1'),
+    'least_fill': (-0.1, 1.1, math.nan, True),
+    'warmup_epochs': (-1, 1.5, math.nan, True, 10**15),
+    'threshold_travel': (-1, 0, math.nan, math.inf, True),
+    'margin': (-1, math.nan, math.inf, True),
+    'drawn_share': (-0.1, 2, math.inf, math.nan, True),
+    'gradient_clip_val': (-1, 0, math.nan, math.inf, True),
+    'target_macs': (0, math.nan, math.inf, True, 'many', [1e6, math.nan]),
+}
 
 
-@pytest.mark.parametrize('name', ['cost_weight', 'warmup_epochs', 'threshold_travel', 'margin'])
-def test_a_negative_setting_is_refused(name):
-    with pytest.raises(ValueError, match=f'{name} must not be negative, but is -1'):
-        AutoNL(**{name: -1})
+@pytest.mark.parametrize(('name', 'value'), [(n, v) for n, values in OUT_OF_RANGE.items() for v in values])
+def test_a_setting_that_is_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f'^AutoNL: {name} must be a (whole )?number.* not '):
+        AutoNL(**{name: value})
+
+
+def test_a_warm_up_as_long_as_a_search_without_a_budget_is_refused_before_a_step():
+    space = RawFormatModelSpace(LightNLSpace(load_skeleton('cued')), small_evaluator(epochs=2))
+    with pytest.raises(ValueError, match='warmup_epochs, 2, must be less than the 2 epochs of a search without'):
+        AutoNL(warmup_epochs=2)(space, SequentialExecutionEngine())

@@ -232,6 +232,36 @@ def test_precision_is_mixed_by_default_on_a_gpu_that_has_bf16_and_nowhere_else()
     assert train(small_network(), epochs=1).trainer.precision == ('bf16-mixed' if mixed else '32-true')
 
 
+@pytest.mark.parametrize('recipe', [{}, {'ema_decay': 0.9, 'optimizer': 'sgd', 'schedule': 'cosine'}])
+def test_an_evaluator_that_is_used_again_trains_as_the_first_time(recipe):
+    first, second, third = small_network(), small_network(), small_network()
+    training = train(first, epochs=2, **recipe)
+    training.evaluate(second)
+    training.evaluate(third)
+    for name, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+        assert torch.equal(third.state_dict()[name], value), name
+    assert not torch.equal(first[5].weight, small_network()[5].weight)
+
+
+def test_an_evaluator_that_has_searched_searches_and_trains_again():
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(16, 3, 32, 32, generator=generator), torch.arange(16) % 10)
+    recipe = evaluator(data, data, epochs=2, **RECIPE, shuffle_validation=True)
+    searched = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        strategy = AutoNL(warmup_epochs=1)
+        strategy(RawFormatModelSpace(LightNLSpace(load_skeleton('cued')), recipe), SequentialExecutionEngine())
+        searched.append(dict(strategy.supernet.named_parameters()))
+    for name, value in searched[0].items():
+        assert torch.equal(searched[1][name], value), name
+    found = next(strategy.list_models()).model_space
+    before = {name: value.clone() for name, value in found.named_parameters()}
+    recipe.evaluate(found)
+    assert not any(torch.equal(value, before[name]) for name, value in found.named_parameters())
+
+
 def numbers(count: int) -> TensorDataset:
     return TensorDataset(torch.arange(count), torch.arange(count))
 
