@@ -65,12 +65,12 @@ Parts = dict[str, float]
 
 
 class OneBatch(Dataset):
-    """One random batch, over and over."""
+    """One random batch, over and over, made on the device that it is for."""
 
-    def __init__(self, skeleton: Skeleton, batch: int, input_size: int, steps: int):
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(batch, 3, input_size, input_size, generator=generator)
-        self.labels = torch.randint(skeleton.classes, (batch,), generator=generator)
+    def __init__(self, skeleton: Skeleton, batch: int, input_size: int, steps: int, device: str):
+        generator = torch.Generator(device).manual_seed(0)
+        self.images = torch.randn(batch, 3, input_size, input_size, generator=generator, device=device)
+        self.labels = torch.randint(skeleton.classes, (batch,), generator=generator, device=device)
         self.steps = steps
 
     def __len__(self) -> int:
@@ -161,7 +161,7 @@ def train(subject: str, args: argparse.Namespace, steps: int, pipe: Connection |
         benchmark=args.device == 'cuda',
         callbacks=[meter],
     )
-    batches = OneBatch(skeleton, args.batch, args.input_size, steps)
+    batches = OneBatch(skeleton, args.batch, args.input_size, steps, args.device)
     loader = DataLoader(batches, batch_size=None)
     recipe = Lightning(Classifier(1e-3, 0.01, 0.0), trainer, train_dataloaders=loader, val_dataloaders=loader)
     if subject in STRATEGIES:

@@ -31,6 +31,11 @@ UNDRAWN_EVERY = 5
 """Of the steps that may draw candidates one in this many draws none: it shows the norms of the gates' own network."""
 
 
+def threshold_optimizer(thresholds: list[Tensor]) -> torch.optim.Adam:
+    """Adam, whose rate is set for each epoch. On a GPU one launch moves all ``thresholds``."""
+    return torch.optim.Adam(thresholds, fused=all(t.is_cuda for t in thresholds))
+
+
 class AutoNLModule(DartsLightningModule):
     """Alternates weight steps and threshold steps, first order, as DARTS does.
 
@@ -174,7 +179,7 @@ class AutoNLModule(DartsLightningModule):
         return [t for module in self.supernet_modules() for t in module.arch_parameters()]
 
     def configure_architecture_optimizers(self):
-        return torch.optim.Adam(self.arch_parameters())  # its rate is set for each epoch
+        return threshold_optimizer(self.arch_parameters())
 
     def on_train_start(self):
         epochs = self.trainer.max_epochs
