@@ -51,6 +51,7 @@ RULES = {
     'teacher': _GIVEN,
     'teacher_weight': number(0, 1),
     'teacher_temperature': number(above=0),
+    'recalibrate': whole(0, 1_000_000),
     'gradient_clip': _AT_LEAST_0,
     'precision': Rule(lambda v: one_of(*PRECISIONS).valid(str(v) if type(v) is int else v), one_of(*PRECISIONS).what),
     'threads': whole(1, MOST_THREADS),
@@ -97,6 +98,8 @@ class TrialParameters:
         teacher: folder of a trial or import, or ``network.pt`` in it, whose outputs a retraining learns from too.
         teacher_weight: share of the loss that is the teacher's; see :class:`.training.teacher.Teacher`.
         teacher_temperature: see there.
+        recalibrate: training batches that BN's statistics of a trained network are estimated anew on, before it is
+            measured; 0 keeps the running ones.
         gradient_clip: largest norm of the gradient; 0 is none.
         precision: ``auto``, ``32``, ``bf16-mixed`` or ``16-mixed``; auto is bf16-mixed on a GPU that has it.
         threads: CPU threads of the trial, of each of its processes.
@@ -135,6 +138,7 @@ class TrialParameters:
     teacher: str = ''
     teacher_weight: float = 0.5
     teacher_temperature: float = 1.0
+    recalibrate: int = 0
     gradient_clip: float = 0.0
     precision: str | int = 'auto'
     threads: int = 1
@@ -234,6 +238,11 @@ class TrialParameters:
         CLASS_RULE.check('trial parameter class', self.search_class)
         if self.ema_decay:
             raise ValueError('trial parameter ema_decay is not for a search: the average of a supernet is not searched')
+        if self.recalibrate:
+            raise ValueError(
+                'trial parameter recalibrate is not for a search: the statistics of what it finds are always estimated '
+                'anew'
+            )
         if self.mixup:
             raise ValueError('trial parameter mixup is not for a search, whose losses on held-out images are compared')
         if self.teacher:

@@ -137,8 +137,11 @@ def _train(trial, parts, course, make_evaluator):
     inherit(network, trial)
     training = make_evaluator(parts.train, parts.validation)
     training.evaluate(network)
+    accuracy = course.epochs[-1]['validation_accuracy']
+    if trial.recalibrate:
+        accuracy, training = _recalibrated(trial, parts, parts.train, network, trial.recalibrate)
     result = {
-        'default': course.epochs[-1]['validation_accuracy'],
+        'default': accuracy,
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': trial.epochs,
@@ -152,6 +155,19 @@ def _train(trial, parts, course, make_evaluator):
     return result, network
 
 
+def _recalibrated(trial, parts, train, network, batches: int):
+    """The validation accuracy of ``network`` with BN's statistics estimated anew on batches of ``train``, and an
+    evaluator that has it."""
+    checking = evaluator(train, parts.validation, **recipe_of(trial))
+    checking.module.set_model(network)
+    learnt = loader(train, trial.batch_size, derived_seed(trial.seed, 'statistics'), trial.workers)
+    estimate_statistics(network, itertools.islice(learnt, batches), checking.trainer.strategy.root_device)
+    measured = checking.trainer.validate(
+        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
+    )
+    return measured[0]['validation_accuracy'], checking
+
+
 def _search(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
@@ -161,15 +177,9 @@ def _search(trial, parts, course, make_evaluator):
     strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
-    checking = evaluator(weights_part, held_out, **recipe_of(trial))
-    checking.module.set_model(network)
-    batches = loader(weights_part, trial.batch_size, derived_seed(trial.seed, 'statistics'), trial.workers)
-    estimate_statistics(network, itertools.islice(batches, STATISTICS_BATCHES), checking.trainer.strategy.root_device)
-    measured = checking.trainer.validate(
-        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
-    )
+    accuracy, _ = _recalibrated(trial, parts, weights_part, network, STATISTICS_BATCHES)
     result = {
-        'default': measured[0]['validation_accuracy'],
+        'default': accuracy,
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),

@@ -28,22 +28,20 @@ sys.path.insert(0, str(ROOT))
 import search_space.nni_nas  # noqa: F401, E402, I001 - before Lightning: it silences a warning of NNI's
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
-from nni.nas.evaluator.pytorch import DataLoader  # noqa: E402
-from nni.nas.oneshot.pytorch.strategy import OneShotStrategy  # noqa: E402
-from nni.nas.space import RawFormatModelSpace  # noqa: E402
 from torch.utils.data import Dataset, TensorDataset  # noqa: E402
 
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, macs  # noqa: E402
+from search_space.nni_nas import DataLoader, OneShotStrategy, RawFormatModelSpace  # noqa: E402
 from search_space.skeleton import Sample, Skeleton, load_skeleton  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
 from strategies.autonl.knapsack import best_within  # noqa: E402
 from strategies.experiment.arguments import argument_problems  # noqa: E402
-from strategies.experiment.comparison import contender  # noqa: E402
+from strategies.experiment.contender import contender  # noqa: E402
 from strategies.experiment.strategy_class import strategy_class  # noqa: E402
 from trials.datasets.image_folder import IMAGENET_VALIDATION  # noqa: E402
 from trials.parameters import TrialParameters  # noqa: E402
-from trials.run import _recipe, _ThisTrial  # noqa: E402
+from trials.run import _ThisTrial, recipe_of  # noqa: E402
 from trials.training.evaluator import evaluator  # noqa: E402
 
 TRAINING_IMAGES = {'imagenet': round(1_281_167 * (1 - IMAGENET_VALIDATION))}
@@ -107,7 +105,7 @@ def seconds_of_steps(trial: TrialParameters, args: argparse.Namespace, run: Call
     pl.seed_everything(0, verbose=False)
     torch.set_num_threads(trial.threads)
     timer = Timer(args.warmup, epochs)
-    recipe = _recipe(trial) | {'epochs': epochs, 'batch_size': batch, 'devices': 1, 'learning_rate_warmup': 0}
+    recipe = recipe_of(trial) | {'epochs': epochs, 'batch_size': batch, 'devices': 1, 'learning_rate_warmup': 0}
     part = TensorDataset(images, labels)
     search = trial.stage == 'search'
     made = evaluator(part, part, **recipe, classes=skeleton.classes, callbacks=[timer], shuffle_validation=search)

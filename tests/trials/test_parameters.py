@@ -90,6 +90,8 @@ BAD = [
     ({'mixup': -0.1}, 'mixup must be a number of at least 0, not -0.1'),
     ({'ema_decay': 0.9, 'ema_decay_per': -1}, 'ema_decay_per must be a whole number from 0 to 1,000,000,000, not -1'),
     ({'ema_decay_per': 256}, 'ema_decay_per is for ema_decay, which is missing'),
+    ({'recalibrate': -1}, 'recalibrate must be a whole number from 0 to 1,000,000, not -1'),
+    ({**ONE_SHOT, 'recalibrate': 8}, 'recalibrate is not for a search'),
     ({**ONE_SHOT, 'mixup': 0.2}, 'mixup is not for a search'),
     ({'initial': 3}, 'initial must be the folder of a trial, or network.pt in it, not 3'),
     ({'initial': '/n', 'initial_partly': 1}, 'initial_partly must be true or false, not 1'),

@@ -51,6 +51,23 @@ def test_a_test_trains_as_a_retraining_does():
     assert 0 <= tested['test_accuracy'] <= 1
 
 
+def test_recalibration_keeps_the_weights_and_measures_with_statistics_of_training_batches():
+    trial = dataclasses.replace(TRIAL, stage='test', ema_decay=0.5)
+    result, network = run_trial(trial, lambda metrics: None)
+    measured, recalibrated = run_trial(dataclasses.replace(trial, recalibrate=8), lambda metrics: None)
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, recalibrated.state_dict()[name])
+    parts = datasets.load('cued-digits')
+    images = parts.train.tensors[0]  # 8 batches of 32 are all of them
+    of_stem = recalibrated.stem[0](images)
+    torch.testing.assert_close(recalibrated.stem[1].running_mean, of_stem.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    for part, accuracy in ((parts.validation, measured['default']), (parts.test, measured['test_accuracy'])):
+        images, labels = part.tensors
+        right = (recalibrated.eval()(images).argmax(1) == labels).float().mean().item()
+        assert accuracy == pytest.approx(right, abs=1e-6)
+    assert measured != result
+
+
 def test_another_seed_gives_other_weights():
     _, network = run_trial(TRIAL, lambda metrics: None)
     _, other = run_trial(dataclasses.replace(TRIAL, seed=1), lambda metrics: None)
