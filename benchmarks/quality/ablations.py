@@ -92,12 +92,18 @@ VARIANTS = {
     'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
     'nothing drawn': Variant({'drawn_share': 0.0}),
     'all drawn': Variant({'drawn_share': 1.0}),
+    'insertion drawn': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
     'gates alone': Variant(patches={'module.front': 'no_front'}, one_budget=True),
     'selection alone': Variant({'threshold_travel': 0.0}),
 }
+
+
+def any_but_presence(label: str) -> bool:
+    """Insertion of LightNL is drawn too, presence of a row is not."""
+    return not label.endswith('/presence')
 
 
 def folded_norm(insertion):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+from scipy.stats import binomtest
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,12 @@ def _place(name: str, searching: dict) -> str:
     return name if name in searching or '/' in name else f'class/{name}'
 
 
+def interval(hits: int, tries: int) -> str:
+    """The 95% interval of the rate, exact (Clopper and Pearson, 1934)."""
+    low, high = binomtest(int(hits), tries).proportion_ci(method='exact')
+    return f'{low:.0%} to {high:.0%}'
+
+
 def read_rows(file: Path) -> list[dict]:
     return pd.read_csv(file, dtype={'run': str}).fillna({'value': ''}).to_dict('records')
 
@@ -153,7 +160,8 @@ def report(frame: pd.DataFrame, name: str) -> None:
         at_row_1 = positions.map(lambda found: any(position.startswith('1: ') for position in found))
         others = positions.map(len) - at_row_1
         print(
-            f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()}; at no more than one '
+            f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()} '
+            f'({interval(at_row_1.sum(), len(of_value))}); at no more than one '
             f'other row: {(others <= 1).sum()}; without LightNL: {(positions.map(len) == 0).sum()}; '
             f'MACs: median {of_value.macs.median():,.0f}, {of_value.macs.min():,.0f} to {of_value.macs.max():,.0f}'
         )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_space import ABSENT, Cost
+from search_space import Cost
 from search_space.nni_nas import DartsLightningModule
 from search_space.skeleton import Sample, canonical_sample
 
@@ -148,6 +148,11 @@ class AutoNLModule(DartsLightningModule):
             self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, None)
         return super().on_before_optimizer_step(optimizer)
 
+    @staticmethod
+    def may_be_drawn(label: str) -> bool:
+        """Is the choice of this label one that a weight step may draw a candidate for?"""
+        return not label.endswith(('/presence', '/lightnl'))
+
     @contextmanager
     def _drawn_candidates(self, batch_idx: int) -> Iterator[None]:
         """What is drawn for a weight step, the same in all processes and after a resume."""
@@ -155,8 +160,8 @@ class AutoNLModule(DartsLightningModule):
             may_draw = self.drawn_share and 2 * self.trainer.current_epoch >= self.warmup_epochs
             if may_draw and batch_idx % UNDRAWN_EVERY:
                 rng = np.random.default_rng((torch.initial_seed(), self.trainer.current_epoch, batch_idx))
-                for threshold in self.thresholds().values():
-                    draws = ABSENT not in threshold.candidates and rng.random() < self.drawn_share
+                for label, threshold in self.thresholds().items():
+                    draws = self.may_be_drawn(label) and rng.random() < self.drawn_share
                     drawn = rng.integers(len(threshold.candidates)) if draws else None
                     stack.enter_context(threshold.drawing(drawn))
             yield

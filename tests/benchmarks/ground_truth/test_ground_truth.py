@@ -430,7 +430,7 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
 
 
 def test_the_ratio_decides_what_else_a_budget_affords(truth):
-    of = {0.0625: [], 1.0: []}  # within the middle budget, at stride 1: as the README says
+    of = {0.0625: [], 1.0: []}  # within the middle budget, at stride 1: as docs/results/ground-truth.md says
     for sample in itertools.compress(truth.networks, truth.within(BUDGETS[1])):
         ratio, stride = truth.skeleton.lightnl_positions(sample).get(1, (None, None))
         if stride == 1:

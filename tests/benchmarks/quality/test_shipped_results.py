@@ -1,16 +1,19 @@
-"""What was measured ships as rows; the README's tables are what the benchmarks print of them."""
+"""What was measured ships as rows; the pages' tables are what the benchmarks print of them."""
 
 import re
 
+import pandas as pd
 import pytest
 from nnictl_experiment import ROOT
 
-from benchmarks.quality import ablations, search_quality
+from benchmarks.quality import ablations, search_quality, search_seeds
 
 RESULTS = ROOT / 'benchmarks' / 'results'
-README = (ROOT / 'README.md').read_text()
+PAGES = ROOT / 'docs' / 'results'
 BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['autonl.drawn_share=0'])
 """AutoNL's search as it was."""
+
+ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
 
 
 @pytest.mark.parametrize(
@@ -18,12 +21,27 @@ BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['auto
     [
         (search_quality, 'search_quality.csv', [], 3 * len(search_quality.STRATEGIES)),
         *((search_quality, 'search_quality.csv', ['--strategies', 'autonl', '--set', *set_], 3) for set_ in BEFORE),
-        (ablations, 'ablations.csv', ['--first-seed', '100', '--seeds', '3'], 3 * len(ablations.VARIANTS)),
+        (
+            ablations,
+            'ablations.csv',
+            ['--first-seed', '100', '--seeds', '3', '--variants', *ABLATED],
+            3 * len(ABLATED),
+        ),
     ],
 )
-def test_the_readme_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, arguments, count, monkeypatch, capsys):
+def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, arguments, count, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, 'rows_of', lambda job: pytest.fail(f'{file} lacks a row: it would be measured anew'))
     assert benchmark.main(['--csv', str(RESULTS / file), '--processes', '1', *arguments]) == 0
     lines = re.findall(r'^ *[\d,]+,000  .*|^[\d,]+,000 MACs: .*', capsys.readouterr().out, re.M)
     assert len([line for line in lines if 'MACs: ' not in line]) == count
-    assert [line for line in lines if line not in README] == []
+    page = (PAGES / f'{file.removesuffix(".csv").replace("_", "-")}.md').read_text()
+    assert [line for line in lines if line not in page] == []
+
+
+@pytest.mark.parametrize(('file', 'vary'), [('seeds.csv', '')])
+def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, vary, capsys):
+    search_seeds.report(pd.DataFrame(search_seeds.read_rows(RESULTS / file)), vary)
+    lines = capsys.readouterr().out.splitlines()
+    page = (PAGES / 'where.md').read_text().splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line not in page] == []

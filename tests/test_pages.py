@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README runs."""
+"""Every command and every piece of Python on the pages runs, and every link leads somewhere."""
 
 import json
 import re
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from nnictl_experiment import ROOT
 
-README = (ROOT / 'README.md').read_text()
+FILES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = {page: page.read_text() for page in FILES}
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r'^```(\w+)\n(.*?)^```', text, flags=re.M | re.S)]
+"""Language and text of each block of code on a page."""
 
 TESTED = {
     'bash run.sh': 'test_run_sh_can_be_interrupted_and_goes_on_to_its_report',
@@ -49,8 +52,8 @@ TESTED = {
 
 
 def commands() -> list[str]:
-    """The lines of the README's shell blocks, without their comments, continued lines joined."""
-    blocks = re.findall(r'^```sh\n(.*?)^```', README, flags=re.M | re.S)
+    """The lines of the pages' shell blocks, without their comments, continued lines joined."""
+    blocks = [text for language, text in BLOCKS if language == 'sh']
     lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
     return sorted({re.sub(r'\s+#.*', '', line).strip() for line in lines if line.strip()})
 
@@ -83,7 +86,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is None])
-def test_a_command_of_the_readme_runs(command, folder):
+def test_a_command_of_the_pages_runs(command, folder):
     # What is an experiment's id there is here the results that ship with the package.
     command = re.sub(r'\bID\d?\b( ID\d?\b)*', str(ROOT / 'analysis' / 'results' / 'main-job'), command)
     command = command.replace('analysis report --out', f'analysis report {ROOT}/analysis/results/main-job --out')
@@ -97,16 +100,15 @@ def test_a_command_of_the_readme_runs(command, folder):
 
 
 @pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is not None])
-def test_a_long_command_of_the_readme_is_run_by_another_test(command):
+def test_a_long_command_of_the_pages_is_run_by_another_test(command):
     name = TESTED[long_command(command)]
     if name.startswith('test_'):
         assert any(f'def {name}(' in file.read_text() for file in Path(ROOT / 'tests').rglob('test_*.py'))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('number', range(len(re.findall(r'^```python\n', README, flags=re.M))))
-def test_the_python_of_the_readme_runs(number, tmp_path):
-    code = re.findall(r'^```python\n(.*?)^```', README, flags=re.M | re.S)[number]
+@pytest.mark.parametrize('code', [text for language, text in BLOCKS if language == 'python'])
+def test_the_python_of_the_pages_runs(code, tmp_path):
     code = code.replace("load('cued-digits')", "load('cued-digits', canvases=320)").replace('epochs=14', 'epochs=7')
     done = subprocess.run(
         [sys.executable, '-c', code],
@@ -117,3 +119,13 @@ def test_the_python_of_the_readme_runs(number, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_to_a_file(page):
+    links = re.findall(r'\]\((?!https?:)([^)#]+)\)', PAGES[page])
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 180
