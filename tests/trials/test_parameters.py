@@ -114,6 +114,8 @@ BAD = [
     ({'precision': [32]}, 'precision must be one of auto, 32, bf16-mixed, 16-mixed, not [32]'),
     ({'precision': 32.0}, 'precision must be one of auto, 32, bf16-mixed, 16-mixed, not 32.0'),
     ({'strategy': '\x1b[31mred'}, "strategy must be a name of at most 100 printable characters, not '\\x1b[31mred'"),
+    ({'dataset': 'image-folder', 'dataset/folder': '/'}, 'folder must be that of the data, not /, with all that is'),
+    ({'dataset': 'image-folder', 'dataset/folder': 'a\x00b'}, "folder must be the path of a folder, not 'a\\x00b'"),
     ({'class': 'os.system'}, 'class is for a search, not for stage retrain'),
     ({'class/seed': 1}, 'class/ is for a search, not for stage retrain'),
     ({'candidates/row01/lightnl': ['absent']}, 'candidates/ is for a search, not for stage retrain'),

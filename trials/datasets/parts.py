@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from search_space.rules import shown
 from strategies.autonl.processes import in_any_process
 
 from .image_part import ImagePart
@@ -70,11 +71,16 @@ def data_folder(name: str, folder: str | Path) -> Path:
     """``folder`` as an absolute path; a relative one is seen from the working directory.
 
     Raises:
-        ValueError: it is no path; ``name`` says in the message whose it is.
+        ValueError: it is no path, or the root of the file system; ``name`` says in the message whose it is.
     """
-    if not isinstance(folder, str | Path) or not str(folder):
-        raise ValueError(f'data set {name}: folder must be the path of a folder, not {folder!r}')
-    return Path(folder).expanduser().resolve()
+    if not isinstance(folder, str | Path) or not str(folder) or '\0' in str(folder):
+        raise ValueError(f'data set {name}: folder must be the path of a folder, not {shown(folder)}')
+    path = Path(folder).expanduser().resolve()
+    if path == Path(path.anchor):
+        raise ValueError(
+            f'data set {name}: folder must be that of the data, not {path}, with all that is on the machine'
+        )
+    return path
 
 
 def hold_out(train: Dataset, fraction: float) -> tuple[Subset, Subset]:
