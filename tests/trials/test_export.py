@@ -224,8 +224,8 @@ def become_nan(folder):
 BAD = {
     'no weights': (remove('network.pt'), r"network\.pt: there is no such file; name a trial's folder, or .*"),
     'no record': (remove('trial.json'), r'trial\.json: there is no such file; the weights alone do not say .*'),
-    'record is no JSON': (write('trial.json', b'{"parameters'), r'trial\.json: not what a trial leaves, .*'),
-    'record is binary': (write('trial.json', b'\xff\xfe'), r'trial\.json: not what a trial leaves, .*'),
+    'record is no JSON': (write('trial.json', b'{"parameters'), r'trial\.json, line 1: not JSON .*'),
+    'record is binary': (write('trial.json', b'\xff\xfe'), r'trial\.json: not a text file'),
     'record is a list': (write('trial.json', b'[1]'), r'trial\.json: not what a trial leaves, .*'),
     'record of lists': (write('trial.json', b'{"parameters": [], "result": {}}'), r'trial\.json: .* JSON objects'),
     'another skeleton': (change_record(skeleton='cud'), r"trial\.json: no skeleton 'cud': .* did you mean 'cued'\?"),
