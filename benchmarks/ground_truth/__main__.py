@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -16,6 +15,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from search_space import Skeleton, load_skeleton
+from search_space.entry_point import Parser
+from search_space.entry_point import run as run_command
 
 from .table import BUDGETS, FILE, RESULTS, GroundTruth, read_table, shown, write_table
 
@@ -28,7 +29,7 @@ KNOWN = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m benchmarks.ground_truth', description=__doc__)
+    parser = Parser(prog='python -m benchmarks.ground_truth', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml, or add to it')
     collect.add_argument('experiment', help="NNI's id, the experiment's folder, or the URL of its web UI")
@@ -272,4 +273,4 @@ def written(skeleton: Skeleton, sample: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('python -m benchmarks.ground_truth', main))

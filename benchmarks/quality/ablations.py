@@ -51,6 +51,8 @@ from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E4
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
+from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from strategies.experiment.seeds import derived_seed  # noqa: E402
 
@@ -348,7 +350,7 @@ def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS), metavar='NAME')
     parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='of each variant (default: 10)')
     parser.add_argument('--first-seed', type=int, default=0, metavar='N')
@@ -386,4 +388,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('ablations.py', main))

@@ -50,6 +50,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, shown  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
+from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.skeleton import closest  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from strategies.experiment.arguments import HELD_OUT  # noqa: E402
@@ -476,7 +478,7 @@ def run(jobs: list, frame: pd.DataFrame, args: argparse.Namespace) -> pd.DataFra
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
     parser.add_argument('--strategies', nargs='+', choices=list(STRATEGIES), default=list(STRATEGIES), metavar='NAME')
     parser.add_argument('--seeds', type=whole_number, default=20, metavar='N', help='of each strategy (default: 20)')
@@ -528,4 +530,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('search_quality.py', main))

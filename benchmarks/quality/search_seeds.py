@@ -25,6 +25,10 @@ import yaml
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from search_space.entry_point import Parser
+from search_space.entry_point import run as run_command
+from search_space.whole_file import check_writable, write_whole
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -89,7 +93,7 @@ def max_cost_sample(cost) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='searches at once (default: one per CPU)')
     parser.add_argument(
@@ -108,6 +112,8 @@ def main() -> None:
         '--csv', type=Path, metavar='FILE', help='keep each row there as soon as it is known; rows there are not redone'
     )
     args = parser.parse_args()
+    if args.csv:
+        check_writable(args.csv)  # before the first search
     name, *values = args.vary or ['']
     values = [json.loads(value) for value in values] or ['']
     arguments = yaml.safe_load(args.experiment.read_text())['tuner']['classArgs']
@@ -131,7 +137,7 @@ def main() -> None:
         for found in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
             rows += found
             if args.csv:
-                pd.DataFrame(rows).to_csv(args.csv, index=False)
+                write_whole(args.csv, pd.DataFrame(rows).to_csv(index=False).encode())
     report(pd.DataFrame(rows), name)
 
 
@@ -177,4 +183,4 @@ def report(frame: pd.DataFrame, name: str) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(run_command('search_seeds.py', main))

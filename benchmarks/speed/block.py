@@ -43,8 +43,11 @@ from benchmarks.whole_number import whole_number
 from search_space import LightNL, NonLocal, load_network, load_skeleton
 from search_space.cost.latency import clock
 from search_space.cost.macs import row_sizes
+from search_space.entry_point import Parser
+from search_space.entry_point import run as run_command
 from search_space.lightnl.block import fused
 from search_space.lightnl.macs import compact_channels, compact_positions, product_macs
+from search_space.whole_file import check_writable
 
 LIGHTNL, FLOOR, EINSUM, SDPA, NL = 'LightNL', 'floor', 'einsum', 'SDPA', 'NL'
 FUSED, COMPILED = 'fused', 'compiled'
@@ -376,7 +379,7 @@ def _shape(text: str) -> Shape:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--shapes', type=_shape, nargs='+', metavar='CxHxW', help='by default the rows of mobile, and MobileNetV2 whole'
     )
@@ -392,6 +395,8 @@ def main() -> int:
     parser.add_argument('--most', type=float, default=4.0, metavar='GIB', help='affinities at a time (default: 4)')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='all times and peaks')
     args = parser.parse_args()
+    if args.csv:
+        check_writable(args.csv)  # before the minutes that it takes
     torch.set_num_threads(args.threads)
     everything = args.shapes is None
     args.shapes = args.shapes or row_shapes()
@@ -427,4 +432,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('block.py', main))

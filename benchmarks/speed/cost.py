@@ -9,6 +9,8 @@ import timeit
 import torch
 
 from search_space import load_skeleton, macs, params
+from search_space.entry_point import Parser
+from search_space.entry_point import run as run_command
 
 
 def milliseconds(function, runs: int) -> float:
@@ -17,8 +19,10 @@ def milliseconds(function, runs: int) -> float:
 
 
 def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument('skeleton', nargs='?', default='mobile', help='a shipped one, or a file (default: mobile)')
     torch.set_num_threads(1)
-    skeleton = load_skeleton(sys.argv[1] if len(sys.argv) > 1 else 'mobile')
+    skeleton = load_skeleton(parser.parse_args().skeleton)
     choices = skeleton.choices()
     sample = {name: random.choice(candidates) for name, candidates in choices.items()}
     alphas = {name: torch.randn(len(candidates), requires_grad=True) for name, candidates in choices.items()}
@@ -37,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(run_command('cost.py', main))

@@ -48,6 +48,8 @@ from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, LightNL, build, load_network, macs, named_networks  # noqa: E402
 from search_space.backbones import ARGUMENTS, shipped_backbones  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402
+from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from trials.export import FORMATS, TOLERANCE, largest_difference  # noqa: E402
 
@@ -238,7 +240,7 @@ def report(times: Times, seconds: dict, cost: dict[str, float], sizes: dict[str,
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--networks',
         nargs='+',
@@ -305,4 +307,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('networks.py', main))

@@ -50,6 +50,9 @@ from analysis import plots, read, write_report  # noqa: E402
 from analysis.tables import best_so_far, comparison, lightnl_positions, pareto_front  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, nni_search_space  # noqa: E402
+from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.whole_file import check_folder  # noqa: E402
 from strategies.experiment.comparison import Comparison  # noqa: E402
 from strategies.tuner import StrategyTuner  # noqa: E402
 
@@ -390,7 +393,7 @@ def _counts(parser: argparse.ArgumentParser, name: str, default: list[int], help
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--what', nargs='+', choices=PARTS, default=list(PARTS), help='all of them by default')
     parser.add_argument('--plots', type=Path, metavar='DIR', help='draw each as an SVG file there')
     parser.add_argument('--csv', type=Path, metavar='DIR', help='write each table there')
@@ -407,6 +410,7 @@ def main() -> int:
     torch.set_num_threads(1)
     matplotlib.use('agg')
     for folder in filter(None, (args.plots, args.csv)):
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, pd.DataFrame] = {}
     for part in args.what:
@@ -431,4 +435,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('scale.py', main))

@@ -36,6 +36,8 @@ from benchmarks.speed.paired import paired  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, load_skeleton, macs, shipped_skeletons  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402
+from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.nni_nas import DARTS, DataLoader, GumbelDARTS, Lightning, Trainer  # noqa: E402
 from search_space.skeleton import Sample, Skeleton  # noqa: E402
 from strategies import AutoNL  # noqa: E402
@@ -315,7 +317,7 @@ def goals(rounds: dict[str, list[float]], peak: Parts, args: argparse.Namespace)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('--skeleton', default='cued', help=f'{", ".join(shipped_skeletons())}, or a file')
     parser.add_argument('--batch', type=whole_number, default=64, help='images of a step (default: 64)')
     parser.add_argument('--steps', type=whole_number, default=30, help='timed rounds (default: 30)')
@@ -342,4 +344,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('search_step.py', main))
