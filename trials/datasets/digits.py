@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
 from .data_set import DataSet, always
@@ -23,6 +21,9 @@ _SCAN, _ENLARGED = 8, 4
 
 def divided_scans() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Part to its scans `(n, 8, 8)` in [0, 1] and their digits `(n,)`; stratified, always the same."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, digits = load_digits(return_X_y=True)
     images = (images / 16).reshape(-1, _SCAN, _SCAN).astype(np.float32)
     parts, rest = {}, np.arange(len(digits))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -55,6 +54,8 @@ def cut(labels, fraction: float, of: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a class has too few images; ``of`` says in the message what was to be cut.
     """
+    from sklearn.model_selection import train_test_split  # half a second, which most trainings have no use for
+
     labels = np.asarray(labels)
     try:
         kept, taken = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=0)
