@@ -545,12 +545,12 @@ def test_the_variants_that_are_shipped_are_right_to_nni_and_to_us(file, tmp_path
     (tmp_path / '.ssh').mkdir()
     (tmp_path / '.ssh' / 'id_rsa').touch()
     program = tmp_path / 'nvidia-smi'
-    program.write_text('#!/bin/sh\nfor i in 0 1 2 3; do echo "GPU $i: a card"; done\n')
+    program.write_text('#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7; do echo "GPU $i: a card"; done\n')
     program.chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
     status, lines = main(['check', str(file)]), capsys.readouterr().err.splitlines()
     assert all('dataset/folder: there is no folder ' in line for line in lines), lines  # which nobody ships
-    assert bool(lines) == (status != 0) == (file.stem in ('cifar', 'imagenet'))
+    assert bool(lines) == (status != 0) == (file.stem in ('cifar', 'imagenet', 'imagenet-fast'))
     config = ExperimentConfig.load(file).json()
     space = load_skeleton(config['tuner']['classArgs']['skeleton'])
     assert config['searchSpace'] == nni_search_space(space.choices())
