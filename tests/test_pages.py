@@ -23,6 +23,8 @@ TESTED = {
     'nnictl create --config experiment.yaml': 'test_it_ends_done_with_a_table_of_all_strategies',
     'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',
     'nnictl stop': 'test_it_ends_done_with_a_table_of_all_strategies',
+    'python -m trials import': 'test_the_import_goes_on_to_an_accuracy_and_to_onnx',
+    'python -m trials evaluate': 'test_the_import_goes_on_to_an_accuracy_and_to_onnx',
     'python -m trials export': 'test_an_exported_network_gives_the_logits_of_the_trained_one_at_any_batch',
     'python benchmarks/speed/networks.py': 'test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes',
     'python benchmarks/speed/block.py': (

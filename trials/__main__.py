@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         '--processes', type=whole_argument(whole(1, 1024)), metavar='N', help='by default one for each CPU'
     )
+    _add_evaluate(commands)
     imported = commands.add_parser(
         'import',
         help='make a network of this project of weights that others released',
@@ -116,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {
         'check': lambda: _check(args),
         'drop-host': lambda: _drop_host(args.experiment, args.host),
+        'evaluate': lambda: _evaluate(args),
         'export': lambda: _export(args.checkpoint, args.format, args.out),
         'import': lambda: _import(args),
         'prepare': lambda: _prepare(args),
@@ -176,6 +178,77 @@ def _export(checkpoint: Path, format: str, out: Path | None) -> int:
         f'largest, at batches of {" and ".join(map(str, CHECKED_BATCHES))}'
     )
     return 0
+
+
+def _add_evaluate(commands) -> None:
+    evaluate = commands.add_parser(
+        'evaluate',
+        help='measure a trained or imported network on a data set',
+        description='Measure what a trial or an import left: accuracy among the first class and the first five, loss, '
+        'images per second. What is not said is as in the trial; for imported weights, as their own program has it.',
+    )
+    evaluate.add_argument('network', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
+    evaluate.add_argument('--dataset', metavar='NAME', help='another data set with as many classes')
+    evaluate.add_argument('--folder', metavar='DIR', help='where its files are')
+    evaluate.add_argument('--part', default='test', help='test or validation (test)')
+    evaluate.add_argument('--input-size', type=int, metavar='PIXELS', help='side of the images')
+    evaluate.add_argument('--crop', help='of photographs: resize, square or tensorflow')
+    evaluate.add_argument('--interpolation', help='of photographs: bilinear or bicubic')
+    evaluate.add_argument('--batch-size', type=int, metavar='N', help='images at a time')
+    evaluate.add_argument('--workers', type=int, metavar='N', help='processes that read images')
+    evaluate.add_argument(
+        '--recalibrate',
+        type=int,
+        default=0,
+        metavar='N',
+        help="estimate BN's statistics anew on N training batches first; network.pt stays as it is",
+    )
+    evaluate.add_argument('--precision', help='auto, 32, bf16-mixed or 16-mixed')
+    evaluate.add_argument('--device', default='auto', help='auto (a GPU where there is one), cpu or cuda (auto)')
+    evaluate.add_argument('--threads', type=int, metavar='N', help='CPU threads')
+    evaluate.add_argument('--json', action='store_true', help='print JSON')
+    evaluate.add_argument('--per-class', type=Path, metavar='FILE', help='CSV of the accuracy of each class')
+    evaluate.add_argument('--confusion', type=Path, metavar='FILE', help='CSV of classes and what they were taken for')
+
+
+def _evaluate(args) -> int:
+    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from search_space.whole_file import check_writable
+    from trials.evaluate import evaluate, evaluation_text, write_confusion, write_per_class
+
+    _configure_logging()
+    tables = [(args.per_class, write_per_class), (args.confusion, write_confusion)]
+    photographs = {'crop': args.crop, 'interpolation': args.interpolation}
+    for file, _ in tables:
+        if file is not None:
+            check_writable(file)
+    found = evaluate(
+        args.network,
+        dataset=args.dataset,
+        folder=args.folder,
+        part=args.part,
+        arguments={key: value for key, value in photographs.items() if value is not None},
+        input_size=args.input_size,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        recalibrate=args.recalibrate,
+        precision=args.precision,
+        device=args.device,
+        threads=args.threads,
+        progress=_bar,
+    )
+    for file, write in tables:
+        if file is not None:
+            write(file, found)
+    print(json.dumps(found.as_dict(), indent=2) if args.json else evaluation_text(str(args.network), found))
+    return 0
+
+
+def _bar(batches):
+    """A progress bar on standard error, where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(batches, desc='images', unit='batch', leave=False, disable=None)
 
 
 def _import(args) -> int:

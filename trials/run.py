@@ -29,6 +29,7 @@ from . import datasets
 from .given_networks import inherit, load_teacher
 from .parameters import IMPORT, TrialParameters
 from .training.checkpoint import EpochCheckpoint, OtherNetwork
+from .training.evaluation import measure
 from .training.evaluator import evaluator, loader
 from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
 from .trial_folder import RECORD, WEIGHTS, Record
@@ -137,35 +138,32 @@ def _train(trial, parts, course, make_evaluator):
     inherit(network, trial)
     training = make_evaluator(parts.train, parts.validation)
     training.evaluate(network)
-    accuracy = course.epochs[-1]['validation_accuracy']
     if trial.recalibrate:
-        accuracy, training = _recalibrated(trial, parts, parts.train, network, trial.recalibrate)
+        _recalibrate(network, parts.train, trial.recalibrate, trial, training)
     result = {
-        'default': accuracy,
+        'default': _measure(network, parts.validation, trial, training).top1,
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': trial.epochs,
         'seconds': course.seconds,
     }
     if trial.stage == 'test':
-        measured = training.trainer.test(
-            training.module, loader(parts.test, trial.batch_size, workers=trial.workers), verbose=False
-        )
-        result['test_accuracy'] = measured[0]['test_accuracy']
+        result['test_accuracy'] = _measure(network, parts.test, trial, training).top1
     return result, network
 
 
-def _recalibrated(trial, parts, train, network, batches: int):
-    """The validation accuracy of ``network`` with BN's statistics estimated anew on batches of ``train``, and an
-    evaluator that has it."""
-    checking = evaluator(train, parts.validation, **recipe_of(trial))
-    checking.module.set_model(network)
+def _recalibrate(network, train, batches: int, trial, recipe) -> None:
+    """Estimates BN's statistics anew on batches of ``train``."""
     learnt = loader(train, trial.batch_size, derived_seed(trial.seed, 'statistics'), trial.workers)
-    estimate_statistics(network, itertools.islice(learnt, batches), checking.trainer.strategy.root_device)
-    measured = checking.trainer.validate(
-        checking.module, loader(parts.validation, trial.batch_size, workers=trial.workers), verbose=False
-    )
-    return measured[0]['validation_accuracy'], checking
+    estimate_statistics(network, itertools.islice(learnt, batches), recipe.trainer.strategy.root_device)
+
+
+def _measure(network, part, trial, recipe):
+    """What ``python -m trials evaluate`` will say of the network."""
+    trainer = recipe.trainer
+    images = loader(part, trial.batch_size, workers=trial.workers)
+    classes = network.classifier.out_features
+    return measure(network, images, classes, device=trainer.strategy.root_device, precision=trainer.precision)
 
 
 def _search(trial, parts, course, make_evaluator):
@@ -177,9 +175,10 @@ def _search(trial, parts, course, make_evaluator):
     strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
-    accuracy, _ = _recalibrated(trial, parts, weights_part, network, STATISTICS_BATCHES)
+    checking = evaluator(weights_part, held_out, **recipe_of(trial))
+    _recalibrate(network, weights_part, STATISTICS_BATCHES, trial, checking)
     result = {
-        'default': accuracy,
+        'default': _measure(network, parts.validation, trial, checking).top1,
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),

@@ -25,12 +25,14 @@ class DataSet:
         check: raises ValueError for a value that :attr:`load` would refuse, and looks at no file.
         normalisation: of the images; looks at no file.
         class_names: in the order of the labels; raises ValueError where files have to say it and are not there.
+        load_test: gives the test part with None for the others, where it can be there without them.
     """
 
     load: Callable[..., DataParts]
     check: Callable[..., None]
     normalisation: Callable[..., Normalisation]
     class_names: Callable[..., tuple[str, ...]]
+    load_test: Callable[..., DataParts] | None = None
 
 
 def always(value) -> Callable:

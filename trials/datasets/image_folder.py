@@ -64,8 +64,32 @@ def _load_imagenet(
     Raises:
         ValueError: a folder is missing, or has no images.
     """
+    root, folders = _imagenet_folders(folder, 'train', 'val')
+    read = _read('imagenet', root, folders)
+    learnt, test = read['train'], read['val']
+    train, validation = cut(learnt.targets, IMAGENET_VALIDATION, 'data set imagenet: the validation part')
+    parts = {'train': (learnt, train), 'validation': (learnt, validation), 'test': (test, range(len(test)))}
+    _say('imagenet', parts, learnt, _not_used(root, folders))
+    return _parts(parts, input_size, crop, interpolation, augmentation, random_erasing)
+
+
+def _load_imagenet_test(
+    *, folder: str = 'data', crop: str = 'resize', interpolation: str = 'bilinear', input_size: int = 224, **_
+) -> DataParts:
+    """The test part of ImageNet, for which ``folder/val`` is enough, with None for the other parts.
+
+    Raises:
+        ValueError: as :func:`_load_imagenet`.
+    """
+    root, folders = _imagenet_folders(folder, 'val')
+    images = _read('imagenet', root, {'train': folders['val']})['train']
+    evaluated = _evaluated(input_size, crop, interpolation)
+    return DataParts(None, None, ImagePart(images, range(len(images)), evaluated), len(images.classes), input_size)
+
+
+def _imagenet_folders(folder: str, *parts: str) -> tuple[Path, dict[str, Path]]:
     root = data_folder('imagenet', folder)
-    for part in ('train', 'val'):
+    for part in parts:
         if not (root / part).is_dir():
             raise ValueError(
                 f'data set imagenet: {root / part} is missing; download ILSVRC2012_img_train.tar, '
@@ -73,13 +97,7 @@ def _load_imagenet(
                 f"with torchvision.datasets.ImageNet('{root}', part) for the parts 'train' and 'val', or name another "
                 'folder with dataset/folder'
             )
-    folders = {'train': root / 'train', 'val': root / 'val'}
-    read = _read('imagenet', root, folders)
-    learnt, test = read['train'], read['val']
-    train, validation = cut(learnt.targets, IMAGENET_VALIDATION, 'data set imagenet: the validation part')
-    parts = {'train': (learnt, train), 'validation': (learnt, validation), 'test': (test, range(len(test)))}
-    _say('imagenet', parts, learnt, _not_used(root, folders))
-    return _parts(parts, input_size, crop, interpolation, augmentation, random_erasing)
+    return root, {part: root / part for part in parts}
 
 
 def _load(
@@ -234,7 +252,7 @@ def _parts(
         random_erasing,
         interpolation,
     )
-    evaluated = v2.Compose([*middle(input_size, crop, interpolation), v2.Normalize(*_NORMALISATION)])
+    evaluated = _evaluated(input_size, crop, interpolation)
     return DataParts(
         ImagePart(*parts['train'], learnt),
         ImagePart(*parts['validation'], evaluated),
@@ -242,6 +260,10 @@ def _parts(
         len(parts['train'][0].classes),
         input_size,
     )
+
+
+def _evaluated(input_size: int, crop: str, interpolation: str) -> v2.Compose:
+    return v2.Compose([*middle(input_size, crop, interpolation), v2.Normalize(*_NORMALISATION)])
 
 
 def _check(name: str):
@@ -258,5 +280,6 @@ IMAGENET = DataSet(
     _check('imagenet'),
     always(_NORMALISATION),
     always(tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta['categories'])),
+    _load_imagenet_test,
 )
 IMAGE_FOLDER = DataSet(_load, _check('image-folder'), always(_NORMALISATION), _class_names)

@@ -23,7 +23,7 @@ class DataParts:
     """A data set: parts that share no source image, of `(3, input_size, input_size)` images and labels.
 
     The training part gives its images as a training sees them, with random augmentation where a data set has any; the
-    other two are always the same.
+    other two are always the same. A part that was not asked for is None.
     """
 
     train: Dataset

@@ -24,7 +24,7 @@ from .rmsprop import TensorFlowRMSprop
 from .running_statistics import UnbiasedStatistics
 from .teacher import Teacher
 
-__all__ = ['OPTIMIZERS', 'PRECISIONS', 'SCHEDULES', 'Classifier', 'evaluator', 'loader']
+__all__ = ['OPTIMIZERS', 'PRECISIONS', 'SCHEDULES', 'Classifier', 'evaluator', 'lightning_precision', 'loader']
 
 OPTIMIZERS = ('adamw', 'rmsprop', 'rmsprop-tf', 'sgd')
 SCHEDULES = ('one-cycle', 'cosine', 'staircase')
@@ -268,7 +268,7 @@ def evaluator(
     trainer = Trainer(
         max_epochs=epochs,
         **devices_of_trainer(devices, all_weights_in_every_step=not shuffle_validation),
-        precision=_lightning_precision(precision),
+        precision=lightning_precision(precision),
         gradient_clip_val=gradient_clip or None,
         logger=False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -297,7 +297,8 @@ def evaluator(
     )
 
 
-def _lightning_precision(precision: str | int) -> str:
+def lightning_precision(precision: str | int) -> str:
+    """What Lightning calls a recipe's ``precision``, see :func:`evaluator`."""
     if precision != 'auto':
         return str(precision)
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import write_images
 from hypothesis import given
 from hypothesis import strategies as st
 from released_files import (
@@ -30,9 +31,11 @@ from released_files import (
 )
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c as crc32c_of_tensorboard
 from torch import nn
+from torch.utils.data import default_collate
 
 from search_space import LightNL, build, load_network
 from search_space.skeleton import load_skeleton
+from trials import datasets
 from trials.__main__ import main
 from trials.trained_network import load_trained
 from trials.weights.crc32c import masked_crc32c
@@ -465,9 +468,18 @@ def test_the_checksum_is_the_one_that_others_compute(content):
     assert masked_crc32c(content) == crc32c_of_tensorboard(content)
 
 
-def test_the_import_goes_on_to_onnx(small):
+def test_the_import_goes_on_to_an_accuracy_and_to_onnx(small, capsys):
     runtime = pytest.importorskip('onnxruntime')
     assert import_small(TENSORFLOW) == 0
+    write_images(small / 'images' / 'train', [f'class {number}' for number in range(10)], 20)
+    write_images(small / 'images' / 'test', [f'class {number}' for number in range(10)], 3)
+    capsys.readouterr()
+    assert main(['evaluate', 'net', '--folder', 'images', '--json', '--device', 'cpu']) == 0
+    found = json.loads(capsys.readouterr().out)
+    parts = datasets.load('image-folder', 32, folder='images', crop='tensorflow', interpolation='bicubic')
+    images, labels = default_collate(list(parts.test))
+    assert found['images'] == len(labels) == 30
+    assert found['top1'] == (logits_of(small / 'net', images).argmax(1) == labels.numpy()).mean()
     assert main(['export', 'net', '--format', 'onnx']) == 0
     session = runtime.InferenceSession('net/network.onnx', providers=['CPUExecutionProvider'])
     x = torch.randn(3, 3, 32, 32)
