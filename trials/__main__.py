@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if args.command in commands:
         return entry_point.run('python -m trials', commands[args.command])
-    out = args.out
+    out = None if args.out is None else Path(args.out)
     if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
         out = Path(os.environ['NNI_OUTPUT_DIR'])
 
