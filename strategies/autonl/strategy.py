@@ -38,7 +38,7 @@ RULES = {
     'cost_weight': number(0),
     'least_fill': number(0, 1),
     'warmup_epochs': whole(0, 100_000),
-    'threshold_travel': number(above=0),
+    'threshold_travel': number(0),
     'margin': number(0),
     'drawn_share': number(0, 1),
     'gradient_clip_val': number(above=0),
@@ -121,6 +121,10 @@ class AutoNL(OneShotStrategy):
         self.latency = LatencyTable.load(latency) if isinstance(latency, str | Path) else latency
         name, target = ('target_macs', target_macs) if latency is None else ('target_ms', target_ms)
         self.budgets = _budgets(name, target)
+        if not self.budgets and threshold_travel == 0:  # under a budget the selection alone may decide
+            raise ValueError(
+                f'AutoNL: threshold_travel must be a number above 0 without a budget, not {threshold_travel}'
+            )
         self.cost_weight = cost_weight
         self.least_fill = least_fill
         self.warmup_epochs = warmup_epochs
