@@ -48,6 +48,15 @@ TESTED = {
     ),
     'python -m benchmarks.ground_truth collect': 'test_the_table_is_collected_from_what_the_trials_left',
     'python -m benchmarks.ground_truth describe': 'test_the_description_says_spread_noise_and_what_choices_do',
+    'python -m trials prepare': 'test_the_command_makes_a_copy_that_the_data_set_reads_with_the_same_labels',
+    'apt-get install dataset-fashion-mnist': 'test_debians_package_is_fashion_mnist',
+    'AUTONL_GPU_KERNELS=on python -m trials run': 'test_the_switch_decides_and_without_it_what_was_measured',
+    'AUTONL_GPU_KERNELS=off python -m trials run': 'test_the_switch_decides_and_without_it_what_was_measured',
+    'bash benchmarks/on_gpu.sh': 'test_on_a_cpu_every_part_runs_and_leaves_its_table_and_its_csv',
+    'python benchmarks/speed/reader.py': (
+        'test_it_prints_what_a_core_reads_of_images_of_imagenets_size_and_how_many_cores_are_needed'
+    ),
+    'python benchmarks/quality/attention.py': ('test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv'),
     'python -m search_space latency': 'test_the_command_measures_stores_and_tells_how_well_it_predicts',
 }
 """Commands that take long, by how they begin, and the test that runs them at a smaller size."""
