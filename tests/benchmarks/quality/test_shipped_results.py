@@ -38,7 +38,7 @@ def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, argu
     assert [line for line in lines if line not in page] == []
 
 
-@pytest.mark.parametrize(('file', 'vary'), [('seeds.csv', '')])
+@pytest.mark.parametrize(('file', 'vary'), [('seeds.csv', ''), ('front.csv', 'target_macs')])
 def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, vary, capsys):
     search_seeds.report(pd.DataFrame(search_seeds.read_rows(RESULTS / file)), vary)
     lines = capsys.readouterr().out.splitlines()
