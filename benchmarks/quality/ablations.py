@@ -346,6 +346,7 @@ def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
     trial_and_clip({'seed': 0, 'class': 'strategies.AutoNL', **recipe})
     for name in variants:
         own = {**arguments, **VARIANTS[name].arguments}
+        own |= {} if VARIANTS[name].no_budget else {'target_macs': list(BUDGETS)}
         make_strategy(own.pop('class'), own)
 
 
