@@ -112,7 +112,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
         try:
             content = read_saved(self.path)
             for name, kind in _PARTS.items():
-                if not isinstance(content, dict) or type(content.get(name)) is not kind:
+                if not isinstance(content, dict) or not isinstance(content.get(name), kind):
                     raise ValueError(f'it has no {name}')
         except FileNotFoundError:
             return {}
