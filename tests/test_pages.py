@@ -48,6 +48,9 @@ TESTED = {
     ),
     'python -m benchmarks.ground_truth collect': 'test_the_table_is_collected_from_what_the_trials_left',
     'python -m benchmarks.ground_truth describe': 'test_the_description_says_spread_noise_and_what_choices_do',
+    'python -m trials check experiments/imagenet.yaml': (
+        'test_the_variants_that_are_shipped_are_right_to_nni_and_to_us'
+    ),
     'python -m trials prepare': 'test_the_command_makes_a_copy_that_the_data_set_reads_with_the_same_labels',
     'apt-get install dataset-fashion-mnist': 'test_debians_package_is_fashion_mnist',
     'AUTONL_GPU_KERNELS=on python -m trials run': 'test_the_switch_decides_and_without_it_what_was_measured',

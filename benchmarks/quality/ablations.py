@@ -103,7 +103,7 @@ VARIANTS = {
 }
 
 
-def any_but_presence(label: str) -> bool:
+def any_but_presence(module, label: str) -> bool:
     """Insertion of LightNL is drawn too, presence of a row is not."""
     return not label.endswith('/presence')
 

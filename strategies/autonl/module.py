@@ -148,8 +148,7 @@ class AutoNLModule(DartsLightningModule):
             self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, None)
         return super().on_before_optimizer_step(optimizer)
 
-    @staticmethod
-    def may_be_drawn(label: str) -> bool:
+    def may_be_drawn(self, label: str) -> bool:
         """Is the choice of this label one that a weight step may draw a candidate for?"""
         return not label.endswith(('/presence', '/lightnl'))
 

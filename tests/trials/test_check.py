@@ -558,5 +558,5 @@ def test_the_variants_that_are_shipped_are_right_to_nni_and_to_us(file, tmp_path
 
 
 def test_there_is_a_variant_for_each_way_to_run_that_the_readme_names():
-    names = ['cifar', 'fashion-mnist', 'frameworkcontroller', 'gpu', 'imagenet', 'imagenet-fast', 'kubeflow', 'remote']
+    names = ['cifar', 'fashion-mnist', 'frameworkcontroller', 'gpu', 'imagenet-fast', 'imagenet', 'kubeflow', 'remote']
     assert [file.stem for file in VARIANTS] == names

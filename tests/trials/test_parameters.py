@@ -49,7 +49,7 @@ def test_the_arguments_of_a_data_set_are_read():
 ONE_SHOT = {'stage': 'search', 'class': 'strategies.AutoNL'}
 BAD = [
     ({'epoch': 3}, "unknown trial parameter 'epoch'; did you mean 'epochs'?"),
-    ({'stage': 'train'}, "stage must be one of search, retrain, test, not 'train'"),
+    ({'stage': 'train'}, "stage must be one of search, retrain, test, import, not 'train'"),
     ({'stage': 'search'}, "'class', the one-shot strategy, is missing"),
     (
         {'dataset': 'cued-digit'},

@@ -111,10 +111,6 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(images, tmp
             ['--folder', '{images}/train', '--out', '{out}'],
             'ImageNet has folders train and val, and train is missing',
         ),
-        (
-            ['--folder', '{images}', '--out', '{out}', '--side', '0'],
-            '--side must be a whole number of at least 1, not 0',
-        ),
         (['--folder', '{images}', '--out', '{filled}'], 'is neither empty nor a copy that was begun'),
     ],
 )
@@ -129,6 +125,14 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(images, tmp_path, argu
     assert said.count('\n') == 1
     assert not (tmp_path / 'copy').exists()
     assert [path.name for path in filled.iterdir()] == ['something']
+
+
+def test_a_side_of_no_pixels_is_one_line(images, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(['prepare', 'imagenet', '--folder', str(images), '--out', str(tmp_path / 'copy'), '--side', '0'])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("argument --side: must be a whole number from 1 to 8,192, not '0'")
+    assert not (tmp_path / 'copy').exists()
 
 
 def test_a_copy_of_other_images_or_of_another_size_is_not_gone_on_with(images, tmp_path):

@@ -63,4 +63,4 @@ def test_it_draws_each_with_what_linear_would_be(part, measured):
 def test_what_cannot_be_a_skeleton_is_one_line_and_status_2():
     done = run('--what', 'search-step', '--rows', '--candidates', '--classes', '1', '--sides')
     assert done.returncode == 2
-    assert re.fullmatch(r'scale.py: .*classes.*at least 2.*\n', done.stderr)
+    assert re.fullmatch(r'scale.py: .*classes must be a whole number from 2 to .*\n', done.stderr)

@@ -244,7 +244,10 @@ def test_a_file_that_is_linked_into_two_parts_is_in_one(tmp_path, summary):
 
 
 def test_the_root_of_a_machine_is_not_read():
-    with pytest.raises(ValueError, match='data set image-folder: / is the whole machine'):
+    with pytest.raises(
+        ValueError,
+        match='image-folder: folder must be that of the data, not /, with all that is on the',
+    ):
         load('image-folder', folder='/')
 
 
