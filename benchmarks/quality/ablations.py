@@ -243,7 +243,7 @@ def rows_of(job: Job) -> list[dict]:
         with made_otherwise(variant) as lost:
             found = search({**parameters, **target})
         skeleton = found.supernet.skeleton
-        samples = found.module.selected or [found.module.export() for _ in budgets]
+        samples = found.module.selected * (len(budgets) if variant.no_budget else 1)
         for budget, sample in zip(budgets, map(skeleton.canonical, samples), strict=True):
             rows.append(row(job, found, sample, budget) | {'left_behind': lost[0], 'cpu_seconds': found.cpu_seconds})
     return rows

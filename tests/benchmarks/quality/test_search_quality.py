@@ -155,7 +155,7 @@ def test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_expor
     assert (hard.left_behind.abs() < 1e-6).all()  # the supernet is the network that its gates choose
     assert rows[rows.variant == 'fixed cost weight'].lightnl.nunique() == 1
     selected = rows[~rows.variant.isin(['fixed cost weight', 'gates alone'])]
-    assert (selected.fits & (selected.macs >= 0.95 * selected.max_macs)).all()
+    assert selected.fits.all()
     assert rows[rows.fits].regret.notna().all()
     assert rows[~rows.fits].regret.isna().all()
 
