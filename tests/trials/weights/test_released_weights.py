@@ -468,9 +468,12 @@ def test_the_checksum_is_the_one_that_others_compute(content):
     assert masked_crc32c(content) == crc32c_of_tensorboard(content)
 
 
-def test_the_import_goes_on_to_an_accuracy_and_to_onnx(small, capsys):
+@pytest.mark.parametrize(('file', 'padding'), [(TENSORFLOW, 'same'), (PYTORCH, 'symmetric')])
+def test_the_import_goes_on_to_an_accuracy_to_onnx_and_to_a_network_of_the_users_own_classes(
+    small, capsys, file, padding
+):
     runtime = pytest.importorskip('onnxruntime')
-    assert import_small(TENSORFLOW) == 0
+    assert import_small(file) == 0
     write_images(small / 'images' / 'train', [f'class {number}' for number in range(10)], 20)
     write_images(small / 'images' / 'test', [f'class {number}' for number in range(10)], 3)
     capsys.readouterr()
@@ -485,7 +488,28 @@ def test_the_import_goes_on_to_an_accuracy_and_to_onnx(small, capsys):
     x = torch.randn(3, 3, 32, 32)
     (logits,) = session.run(None, {'images': x.numpy()})
     np.testing.assert_allclose(logits, logits_of(small / 'net', x), rtol=1e-4, atol=1e-5)
-    assert 'padding: same' in session.get_modelmeta().custom_metadata_map['skeleton']
+    assert f'padding: {padding}' in session.get_modelmeta().custom_metadata_map['skeleton']
+
+    write_images(small / 'birds', ['crow', 'heron', 'owl'], 12)
+    own = (small / 'net' / 'skeleton.yaml').read_text().replace('classes: 10', 'classes: 3')
+    (small / 'birds.yaml').write_text(own)
+    recipe = {'strategy': 'user', 'stage': 'test', 'seed': 0, 'epochs': 2, 'batch_size': 8, 'learning_rate': 1e-4}
+    data = {'skeleton': str(small / 'birds.yaml'), 'dataset': 'image-folder', 'dataset/folder': str(small / 'birds')}
+    network = load_skeleton('birds.yaml').sample_of(load_skeleton('skeleton.yaml').fix(SAMPLE))
+    (small / 'tune.json').write_text(json.dumps({**recipe, **data, 'initial': str(small / 'net'), **network}))
+    capsys.readouterr()
+    assert main(['run', '--parameters', 'tune.json', '--out', 'tuned']) == 0
+    said = capsys.readouterr()
+    assert re.search('the classifier starts anew: .+ has 10 classes, not 3', said.err)
+    tuned, given = (load_trained(small / name) for name in ('tuned', 'net'))
+    assert tuned.labels == ('crow', 'heron', 'owl')
+    assert tuned.skeleton.padding == padding
+    weights = tuned.network.state_dict()
+    for name, weight in given.network.named_parameters():
+        if not name.startswith('classifier.'):
+            torch.testing.assert_close(weights[name], weight, rtol=0, atol=0.01)
+    assert main(['evaluate', 'tuned', '--json', '--device', 'cpu']) == 0
+    assert json.loads(capsys.readouterr().out)['top1'] == json.loads(said.out.splitlines()[-1])['test_accuracy']
 
 
 def test_what_was_imported_is_no_trial_to_run_again(small, capsys):
