@@ -25,6 +25,9 @@ class UnbiasedStatistics(pl.Callback):
     batches is then ``Σ_i (1 − m)^(t−i) x_i / Σ_i (1 − m)^(t−i)``. It falls from 1 to ``m``, as in Adam's bias
     correction. By itself a running mean holds ``(1 − m)ᵗ`` of its start: 55% after 60 steps at ``m = 0.01``.
 
+    So it is too where the network came with statistics, as one that a recipe names as ``initial``: they are of other
+    images, and evaluation would mix them with those of the training.
+
     Source: Kingma and Ba, "Adam" (ICLR 2015), section 3.
     """
 

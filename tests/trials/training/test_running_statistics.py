@@ -51,6 +51,18 @@ def test_a_training_of_few_steps_is_as_good_in_evaluation_as_in_training():
     assert metrics['validation_accuracy'] > 0.9
 
 
+def test_nothing_of_the_statistics_that_a_network_came_with_is_left_in_a_training():
+    """They are of other images: of a network that is tuned on one's own, 90% of them would be left here."""
+    given, other = network(), network()
+    for norm in norms(other):
+        norm.running_mean.fill_(3.0)
+        norm.running_var.fill_(7.0)
+    for trained in (given, other):
+        train(trained, epochs=1)
+    for name, value in given.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
 @given(st.floats(0.001, 1), st.lists(st.floats(-5, 5), min_size=1, max_size=30))
 def test_the_running_mean_is_one_of_the_batches_alone(momentum, values):
     class Trainer:
