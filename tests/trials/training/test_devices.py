@@ -18,7 +18,7 @@ from trials.run import save_trial
 from trials.training.devices import SyncedBatchNorm
 
 ROOT = Path(__file__).parents[3]
-STAGES = ('retrain', 'search', 'search under a budget')
+STAGES = ('retrain', 'search', 'search under a budget', 'search from weights')
 NETWORK = {label: candidates[0] for label, candidates in load_skeleton('cued').choices().items()}
 RETRAIN = {
     'strategy': 'random',
@@ -75,6 +75,22 @@ def by_one():
 def test_two_processes_give_the_weights_of_one(by_one, by_two, stage, rank):
     one, two = by_one[stage]['weights'], by_two[rank][stage]['weights']
     assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-8, msg=lambda m, name=name: f'{name}: {m}')
+
+
+@pytest.mark.slow
+def test_a_search_from_weights_is_another_one(by_one):
+    """It did start from them: noise of the drawn weights is not what the tests above compare."""
+    own, from_weights = (by_one[stage]['weights'] for stage in ('search', 'search from weights'))
+    assert any(not torch.allclose(own[name], value, rtol=1e-3) for name, value in from_weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
+def test_two_processes_estimate_the_statistics_that_one_estimates(by_one, by_two, rank):
+    one, two = by_one['retrain']['recalibrated'], by_two[rank]['retrain']['recalibrated']
+    assert any(not torch.allclose(value, by_one['retrain']['weights'][name]) for name, value in one.items())
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-8, msg=lambda m, name=name: f'{name}: {m}')
 
