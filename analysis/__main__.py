@@ -122,6 +122,7 @@ def _plot(args) -> int:
 
 
 def _table(args) -> int:
+    from .changed_file import changed_file
     from .completeness import completeness, first_reason, status_of, tuner_log
     from .experiment import GOING_ON, Experiment, find_experiment
     from .result_set import csv_of
@@ -129,6 +130,8 @@ def _table(args) -> int:
 
     experiment = find_experiment(args.experiment)
     arguments = experiment.tuner_arguments()
+    if isinstance(experiment, Experiment) and experiment.status() in GOING_ON and (changed := changed_file(experiment)):
+        print_error(f'python -m analysis: {changed}')
     nni = _wait(experiment) if args.wait else experiment.status()
     read = frames(experiment)
     planned = completeness(arguments, read.trials, tuner_log(experiment))
