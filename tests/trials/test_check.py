@@ -12,6 +12,7 @@ import pytest
 from nni.experiment.config import ExperimentConfig
 
 from search_space import build, load_skeleton, macs, nni_search_space
+from strategies.experiment import own_strategy
 from trials.__main__ import main
 from trials.run import save_trial
 
@@ -504,6 +505,27 @@ def test_a_strategy_of_the_users_own_is_found_in_the_tuners_folder(check, tmp_pa
     assert check(changed('class: nni.nas.strategy.Random', own.format(2))) == []
     (line,) = check(changed('class: nni.nas.strategy.Random', own.format('much')))
     assert "greed must be int, not 'much'" in line
+
+
+@pytest.mark.slow
+def test_strategies_of_the_users_own_that_hang_are_a_line_each_and_the_rest_is_checked(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_strategy, 'LIMIT_SECONDS', 1.0)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'hangs_when_made.py').write_text(
+        'from nni.nas.strategy import Random\n\n\nclass Mine(Random):\n    def __init__(self):\n'
+        '        while True: pass\n'
+    )
+    (tmp_path / 'hangs.py').write_text('while True: pass\n')
+    text = changed('class: nni.nas.strategy.Random', 'class: hangs.Mine')
+    text = text.replace('class: strategies.AutoNL', 'class: hangs_when_made.Mine', 1)
+    text = re.sub(r' {8}(cost_weight|warmup_epochs): .*\n', '', text)
+    text = text.replace('population_size: 2', 'population_size: -2')
+    *hung, other = check(text)
+    assert hung == [
+        f'tuner.classArgs: strategies.{name}: it was not imported and made within 1 seconds'
+        for name in ('autonl', 'random')
+    ]
+    assert 'strategies.evolution' in other
 
 
 @pytest.mark.parametrize('command', ['./python3 -m trials run', 'python-evil -m trials run', 'python3 -m evil.run'])
