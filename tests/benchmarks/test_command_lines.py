@@ -1,19 +1,15 @@
 """Every benchmark says what is wrong with its arguments in one line, and where its files cannot go before it begins."""
 
-import subprocess
-import sys
-
 import pytest
-from nnictl_experiment import ROOT
+from warm_process import run_program
 
 SPEED = ('block', 'cost', 'networks', 'scale', 'search_step')
 QUALITY = ('ablations', 'search_quality', 'search_seeds')
-pytestmark = pytest.mark.slow
 PROGRAMS = [f'speed/{name}.py' for name in SPEED] + [f'quality/{name}.py' for name in QUALITY]
 
 
 def one_line_of(*command):
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_program(*command)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     return line

@@ -3,22 +3,18 @@
 import argparse
 import csv
 import re
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
+from warm_process import run_program
 
 from benchmarks.speed import block as benchmark
 from search_space.lightnl.products import lightnl_product
 
-ROOT = Path(__file__).parents[3]
 
-
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'benchmarks/speed/block.py', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+def run(*arguments: str) -> CompletedProcess:
+    return run_program('benchmarks/speed/block.py', *arguments)
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 14, 10), (2, 16, 5, 4)])  # context first, affinity first

@@ -1,14 +1,13 @@
 """The hours of an experiment, as a command."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
+from warm_process import run_program
 
-ROOT = Path(__file__).parents[3]
 RECIPE = {'dataset': 'cued-digits', 'batch_size': 8, 'learning_rate': 0.01, 'devices': 2}
 ARGUMENTS = {
     'skeleton': 'cued',
@@ -24,12 +23,11 @@ ARGUMENTS = {
 }
 
 
-def hours(folder: Path, *options: str, **changes) -> subprocess.CompletedProcess:
+def hours(folder: Path, *options: str, **changes) -> CompletedProcess:
     file = folder / 'experiment.yaml'
     tuner = {'classArgs': ARGUMENTS | changes}
     file.write_text(yaml.safe_dump({'trialConcurrency': 2, 'trialGpuNumber': 2, 'tuner': tuner}))
-    command = [sys.executable, 'benchmarks/speed/hours.py', str(file), '--steps', '2', '--warmup', '1', *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    return run_program('benchmarks/speed/hours.py', str(file), '--steps', '2', '--warmup', '1', *options)
 
 
 def test_the_hours_are_those_of_all_passes_at_the_measured_images_per_second(tmp_path):

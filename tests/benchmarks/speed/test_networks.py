@@ -1,23 +1,21 @@
 """The benchmark of whole networks, as a command."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pandas as pd
 import pytest
 import yaml
+from warm_process import run_program
 
 from search_space import load_skeleton, macs, params
 
-ROOT = Path(__file__).parents[3]
 SMALL = ['--threads', '1', '--rounds', '2', '--training-rounds', '1', '--batch', '2', '--input-size', '32']
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'benchmarks/speed/networks.py', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+def run(*arguments: str) -> CompletedProcess:
+    return run_program('benchmarks/speed/networks.py', *arguments)
 
 
 @pytest.mark.slow

@@ -1,16 +1,13 @@
 """The benchmark of the reader, as a command."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 
-ROOT = Path(__file__).parents[3]
+from warm_process import run_program
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'benchmarks/speed/reader.py', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+def run(*arguments: str) -> CompletedProcess:
+    return run_program('benchmarks/speed/reader.py', *arguments)
 
 
 def test_it_prints_what_a_core_reads_of_images_of_imagenets_size_and_how_many_cores_are_needed():

@@ -2,14 +2,12 @@
 
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 
 import pandas as pd
 import pytest
+from warm_process import run_program
 
-ROOT = Path(__file__).parents[3]
 SIZES = '--rows 1 2 --candidates --classes --sides --steps 1 --batch 2 --trials 2 30 --decisions 3 --records 20 200'
 COSTS = {
     'search-step': {'training step, ms', 'search step, ms', 'training step, MiB', 'search step, MiB'},
@@ -19,9 +17,8 @@ COSTS = {
 GROWING = {'search-step': ['rows'], 'tuner': ['random', 'evolution'], 'analysis': ['trials']}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'benchmarks/speed/scale.py', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+def run(*arguments: str) -> CompletedProcess:
+    return run_program('benchmarks/speed/scale.py', *arguments)
 
 
 @pytest.fixture(scope='module')

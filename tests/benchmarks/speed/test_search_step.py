@@ -1,16 +1,13 @@
 """The benchmark of a search step, as a command."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 
-ROOT = Path(__file__).parents[3]
+from warm_process import run_program
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, 'benchmarks/speed/search_step.py', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+def run(*arguments: str) -> CompletedProcess:
+    return run_program('benchmarks/speed/search_step.py', *arguments)
 
 
 def test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal():
