@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from search_space.entry_point import Parser, print_error, run
+from search_space.entry_point import Parser, output_path, print_error, run
+from search_space.progress import LINE_SECONDS
 from search_space.rules import one_line
 from search_space.whole_file import check_folder, check_writable, write_whole
 
@@ -74,10 +75,12 @@ def parser() -> Parser:
     plot.set_defaults(run=_plot)
     plot.add_argument('plot', choices=PLOTS, help='which')
     plot.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
-    plot.add_argument('--out', required=True, metavar='FILE', help='the picture, a .png, .svg or .pdf file')
+    plot.add_argument(
+        '--out', type=output_path, required=True, metavar='FILE', help='the picture, a .png, .svg or .pdf file'
+    )
     for command, what in ((report, 'the page and the data'), (export, 'the data')):
         command.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
-        command.add_argument('--out', required=True, metavar='DIR', help=f'where {what} go')
+        command.add_argument('--out', type=output_path, required=True, metavar='DIR', help=f'where {what} go')
     return top
 
 
@@ -262,10 +265,6 @@ def spent(trials, unit: str) -> float:
 _BAR = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}] {postfix}'
 
 _COUNT = '{desc}: {n:.0f}{unit} [{elapsed}] {postfix}'
-
-LINE_SECONDS = 60.0
-"""Between lines of progress where there is no terminal."""
-
 
 if __name__ == '__main__':
     sys.exit(main())

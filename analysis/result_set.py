@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from search_space.csv_text import no_formula
 from search_space.read_file import read_json, read_text
 from search_space.rules import one_line, shown
 from search_space.whole_file import check_folder, write_whole
@@ -42,9 +43,6 @@ _TABLES: dict[str, tuple[Columns, Any]] = {
     'trajectories': (TRAJECTORIES, None),
     'unreadable': (UNREADABLE, None),
 }
-
-_FORMULAS = ('=', '+', '-', '@', '\t', '\r', "'")
-"""What a spreadsheet may take for the beginning of a formula; such a text is written with an apostrophe before it."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,12 @@ class ResultSet(Frames):
 
 def csv_of(frame: pd.DataFrame) -> str:
     """``frame`` as CSV, without its index; no cell is a formula to a spreadsheet."""
-    texts = {name: frame[name].map(_no_formula, na_action='ignore') for name in frame.columns if _is_text(frame[name])}
+    texts = {name: frame[name].map(no_formula, na_action='ignore') for name in frame.columns if _is_text(frame[name])}
     return frame.assign(**texts).to_csv(index=False)
 
 
 def _is_text(column: pd.Series) -> bool:
     return pd.api.types.is_string_dtype(column) or column.dtype == object
-
-
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _missing(value) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from .cost.macs import Cost
-from .entry_point import Parser, run, whole_argument
+from .entry_point import Parser, output_path, run, whole_argument
 from .lookup import look_up, look_up_network
 from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, whole
 from .show.compare_nl import compare_nl, comparison_text
@@ -79,7 +79,13 @@ def parser() -> argparse.ArgumentParser:
         'The colour of a block is its kernel, its height the expansion; a disc is LightNL, a ring one with a stride.',
     )
     picture.add_argument('name', help=NETWORK)
-    picture.add_argument('--out', required=True, metavar='FILE', help='where the picture goes: a .png or a .svg file')
+    picture.add_argument(
+        '--out',
+        type=output_path,
+        required=True,
+        metavar='FILE',
+        help='where the picture goes: a .png or a .svg file',
+    )
     picture.add_argument('--title', help='what stands over it; by default the name of the network or of its file')
     _add_input_size(picture)
 
@@ -91,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
         'wall.',
     )
     latency.add_argument('skeleton', help=SKELETON)
-    latency.add_argument('--out', metavar='FILE', help='where the table goes, as JSON, for describe --latency')
+    latency.add_argument(
+        '--out', type=output_path, metavar='FILE', help='where the table goes, as JSON, for describe --latency'
+    )
     _add_input_size(latency)
     latency.add_argument('--runs', type=_runs, default=20, help='timed runs of each, of which the median counts (20)')
     latency.add_argument('--batch', type=_batch, default=1, help='images at a time (1)')
@@ -133,6 +141,7 @@ def _compare_nl(args) -> str:
 
 
 def _draw(args) -> str:
+    check_writable(args.out)
     skeleton, sample = look_up_network(args.name)
     draw(skeleton, sample, args.title or Path(args.name).stem, args.out, args.input_size)
     return f'wrote {args.out}'
@@ -140,9 +149,9 @@ def _draw(args) -> str:
 
 def _latency(args) -> str:
     import torch
-    from tqdm import tqdm
 
     from .cost.latency import latency_text, measure, predict
+    from .progress import progress
 
     skeleton = load_skeleton(args.skeleton)
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -156,7 +165,7 @@ def _latency(args) -> str:
         batch=args.batch,
         runs=args.runs,
         device=args.device,
-        progress=partial(tqdm, desc='row variants', leave=False),
+        progress=partial(progress, what='row variants'),
     )
     if args.out:
         table.save(args.out)
@@ -166,7 +175,7 @@ def _latency(args) -> str:
         args.networks,
         seed=args.seed,
         device=args.device,
-        progress=partial(tqdm, desc='networks', leave=False),
+        progress=partial(progress, what='networks'),
     )
     text = latency_text(table, table.cost(skeleton), prediction)
     return f'{text}\nwrote {args.out}' if args.out else text

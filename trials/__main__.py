@@ -8,10 +8,11 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from search_space import entry_point
-from search_space.entry_point import Parser, whole_argument
+from search_space.entry_point import Parser, output_path, whole_argument
 from search_space.read_file import read_json
 from search_space.rules import one_line, whole
 from search_space.whole_file import check_folder
@@ -36,12 +37,13 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         '--out',
+        type=output_path,
         metavar='DIR',
         help="where to leave network.pt, trial.json and the trial's course; NNI's folder of the trial by default",
     )
     run.add_argument(
         '--checkpoints',
-        type=Path,
+        type=output_path,
         metavar='DIR',
         help='where the trial leaves a checkpoint after each epoch, and goes on from one of the same parameters; '
         "by default beside the folders of the experiment's trials, or in --out",
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     export.add_argument('checkpoint', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
     export.add_argument('--format', required=True, help='onnx, torchscript or torch')
-    export.add_argument('--out', type=Path, metavar='FILE', help='by default beside network.pt')
+    export.add_argument('--out', type=output_path, metavar='FILE', help='by default beside network.pt')
     prepare = commands.add_parser(
         'prepare',
         help='copy a folder of images to train from, each once at the size that is read',
@@ -78,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     prepare.add_argument('dataset', choices=['imagenet', 'image-folder'], help='what the folder is read as')
     prepare.add_argument('--folder', type=Path, required=True, metavar='DIR', help='the images')
-    prepare.add_argument('--out', type=Path, required=True, metavar='DIR', help='the copy, for dataset/folder')
+    prepare.add_argument('--out', type=output_path, required=True, metavar='DIR', help='the copy, for dataset/folder')
     prepare.add_argument(
         '--side',
         type=whole_argument(whole(1, 8192)),
@@ -101,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         'file', type=Path, help='a PyTorch file, or the .index of a TensorFlow checkpoint with its data beside it'
     )
     imported.add_argument('--network', required=True, help="autonl-l, autonl-s, or the path of a network's file")
-    imported.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the network goes')
+    imported.add_argument('--out', type=output_path, required=True, metavar='DIR', help='where the network goes')
     imported.add_argument('--dataset', default='imagenet', help='that it was trained on (imagenet)')
     imported.add_argument(
         '--division',
@@ -124,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if args.command in commands:
         return entry_point.run('python -m trials', commands[args.command])
-    out = None if args.out is None else Path(args.out)
+    out = args.out
     if out is None and args.parameters is None and 'NNI_OUTPUT_DIR' in os.environ:
         out = Path(os.environ['NNI_OUTPUT_DIR'])
 
@@ -207,12 +209,15 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument('--device', default='auto', help='auto (a GPU where there is one), cpu or cuda (auto)')
     evaluate.add_argument('--threads', type=int, metavar='N', help='CPU threads')
     evaluate.add_argument('--json', action='store_true', help='print JSON')
-    evaluate.add_argument('--per-class', type=Path, metavar='FILE', help='CSV of the accuracy of each class')
-    evaluate.add_argument('--confusion', type=Path, metavar='FILE', help='CSV of classes and what they were taken for')
+    evaluate.add_argument('--per-class', type=output_path, metavar='FILE', help='CSV of the accuracy of each class')
+    evaluate.add_argument(
+        '--confusion', type=output_path, metavar='FILE', help='CSV of classes and what they were taken for'
+    )
 
 
 def _evaluate(args) -> int:
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+    from search_space.progress import progress
     from search_space.whole_file import check_writable
     from trials.evaluate import evaluate, evaluation_text, write_confusion, write_per_class
 
@@ -235,20 +240,13 @@ def _evaluate(args) -> int:
         precision=args.precision,
         device=args.device,
         threads=args.threads,
-        progress=_bar,
+        progress=partial(progress, what='batches'),
     )
     for file, write in tables:
         if file is not None:
             write(file, found)
     print(json.dumps(found.as_dict(), indent=2) if args.json else evaluation_text(str(args.network), found))
     return 0
-
-
-def _bar(batches):
-    """A progress bar on standard error, where that is a terminal."""
-    from tqdm import tqdm
-
-    return tqdm(batches, desc='images', unit='batch', leave=False, disable=None)
 
 
 def _import(args) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
-import io
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from search_space.csv_text import csv_text
 from search_space.rules import MOST_THREADS, one_of, whole
 from search_space.skeleton import LARGEST_INPUT, Skeleton
 from search_space.whole_file import write_whole
@@ -203,17 +202,11 @@ def write_per_class(path: Path, evaluation: Evaluation) -> None:
         (name, int(n), int(k), f'{int(k) / int(n):.6f}' if n else '')
         for name, n, k in zip(evaluation.class_names, images, found, strict=True)
     ]
-    _write_csv(path, [('class', 'images', 'correct', 'accuracy'), *rows])
+    write_whole(path, csv_text([('class', 'images', 'correct', 'accuracy'), *rows]).encode('utf-8', 'backslashreplace'))
 
 
 def write_confusion(path: Path, evaluation: Evaluation) -> None:
     """CSV: a row a class that images are of, a column a class that they were taken for."""
     counts = evaluation.measured.confusion.tolist()
     rows = [(name, *row) for name, row in zip(evaluation.class_names, counts, strict=True)]
-    _write_csv(path, [('class', *evaluation.class_names), *rows])
-
-
-def _write_csv(path: Path, rows: list[tuple]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, csv_text([('class', *evaluation.class_names), *rows]).encode('utf-8', 'backslashreplace'))

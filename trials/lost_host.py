@@ -24,6 +24,8 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.launcher import get_stopped_experiment_config_json
 from nni.tools.nnictl.config_utils import Experiments
 
+from .home import check_home
+
 __all__ = ['drop_host', 'resume']
 
 KEEPER_SECONDS = 30
@@ -38,8 +40,9 @@ def drop_host(experiment: str, host: str) -> None:
         host: as in ``machineList`` of its ``trainingService``.
 
     Raises:
-        ValueError: there is no such experiment or host, or no other host.
+        ValueError: there is no such experiment or host, or no other host; or NNI cannot keep its records.
     """
+    check_home()
     record = Experiments().get_all_experiments().get(experiment)
     if record is None:
         raise ValueError(f'no experiment {experiment!r} that nnictl knows')

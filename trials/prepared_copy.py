@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
-from search_space.whole_file import write_whole
+from search_space.progress import progress
+from search_space.whole_file import check_folder, write_whole
 
 from .datasets.image_file import SUFFIXES, read_image
 
@@ -79,7 +79,7 @@ def prepare(folder: Path, out: Path, *, side: int = 256, quality: int = 90, proc
         ValueError: there are no images, ``out`` is in ``folder`` or holds something else, or the disk is too small.
         OSError: something cannot be written.
     """
-    folder, out = folder.resolve(), out.resolve()
+    folder, out = folder.resolve(), check_folder(out)
     _check_folders(folder, out)
     settings = {'source': str(folder), 'side': side, 'quality': quality}
     _check_manifest(out, settings)
@@ -95,7 +95,7 @@ def prepare(folder: Path, out: Path, *, side: int = 256, quality: int = 90, proc
     made, size, unreadable = 0, 0, []
     with multiprocessing.get_context('fork').Pool(processes or os.cpu_count()) as pool:
         results = pool.imap_unordered(_make, tasks, chunksize=8)
-        for task, bytes_made in tqdm(results, total=len(tasks), desc='prepared', unit='image'):
+        for task, bytes_made in progress(results, 'images prepared', len(tasks)):
             if bytes_made is None:
                 unreadable.append(str(task.source.relative_to(folder)))
             else:

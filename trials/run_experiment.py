@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from search_space.entry_point import Parser, print_error, run
-from search_space.whole_file import check_folder
+from trials.home import check_home
 
 __all__ = ['main']
 
@@ -256,11 +256,7 @@ def _check_machine() -> None:
             raise ValueError(
                 f'the program {program} is missing, and NNI cannot stop its trials without it: install procps'
             )
-    home = Path.home()
-    try:
-        check_folder(home / 'nni-experiments')
-    except OSError as error:
-        raise ValueError(f'NNI keeps its experiments in HOME, and {error}: name another folder with HOME=') from None
+    check_home()
 
 
 def _plain_python() -> str:

@@ -129,6 +129,20 @@ def test_help_is_there_without_the_imports_that_take_seconds():
     assert not {'torch', 'pandas', 'nni', 'matplotlib'} & set(loaded)
 
 
+@pytest.mark.parametrize('arguments', [['table'], ['table', '--wait'], ['table', 'AbCdEf']], ids=' '.join)
+def test_a_home_that_cannot_be_written_keeps_nothing_waiting(arguments, tmp_path, capsys, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'file'))
+    assert 'no experiment' in refusal(arguments, capsys)
+    home = tmp_path / 'home'
+    records = Records(home / 'nni-experiments' / 'AbCdEf')
+    records.trained('a', 0.9, 30, sample())
+    (home / 'nni-experiments').chmod(0o555)
+    monkeypatch.setenv('HOME', str(home))
+    assert main(['table', 'AbCdEf']) == 1
+    assert 'experiment AbCdEf is STOPPED' in capsys.readouterr().err
+
+
 @contextmanager
 def connection_that(serve):
     """A server that does with each connection what ``serve`` does."""

@@ -19,9 +19,10 @@ from torch import nn
 from search_space import build, load_skeleton
 from trials import datasets
 from trials.__main__ import main
+from trials.evaluate import Evaluation, write_confusion, write_per_class
 from trials.run import save_trial
 from trials.trained_network import load_network
-from trials.training.evaluation import measure
+from trials.training.evaluation import Measured, measure
 from trials.training.loader import loader
 
 
@@ -155,6 +156,19 @@ def test_classes_and_confusions_go_into_tables(photographs, capsys):
     for number, (row, of) in enumerate(zip(rows, classes, strict=True)):
         assert (row[0], int(row[1 + number])) == (of['class'], int(of['correct']))
         assert sum(map(int, row[1:])) == int(of['images'])
+
+
+def test_no_name_of_a_class_is_a_formula_to_a_spreadsheet(tmp_path):
+    names = ('=1+1', '+1', '-1', '@x', "'quoted", 'a\nb,c', 'plain', '\udcff')
+    measured = Measured(torch.eye(len(names), dtype=torch.long), len(names), 0.0, 1.0)
+    evaluation = Evaluation(measured, {}, names, 0)
+    write_per_class(tmp_path / 'classes.csv', evaluation)
+    write_confusion(tmp_path / 'confusion.csv', evaluation)
+    written = ["'=1+1", "'+1", "'-1", "'@x", "''quoted", 'a\nb,c', 'plain', '\\udcff']
+    for table in ('classes.csv', 'confusion.csv'):
+        header, *rows = csv.reader((tmp_path / table).open(newline=''))
+        assert [row[0] for row in rows] == written
+    assert header == ['class', *written]
 
 
 def test_statistics_that_are_wrong_are_estimated_anew_on_training_images(photographs, capsys):

@@ -42,3 +42,13 @@ def home(tmp_path, monkeypatch):
 def test_a_host_that_cannot_be_dropped_is_refused_in_one_line(home, capsys, experiment, host, message):
     assert main(['drop-host', experiment, host]) == 2
     assert capsys.readouterr().err == f'python -m trials: {message}\n'
+
+
+def test_a_home_that_nni_cannot_write_is_said_before_nni_waits_for_it(home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lost_host, 'Experiments', None)
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'file'))
+    assert main(['drop-host', 'two', '10.0.0.1']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'python -m trials: NNI keeps its experiments in HOME, and {tmp_path}/file/nni-experiments ')
+    assert line.endswith(': name another folder with HOME=')

@@ -47,7 +47,7 @@ def test_the_command_makes_a_copy_that_the_data_set_reads_with_the_same_labels(i
     said = capsys.readouterr()
     assert '24 images, 24 of them made now' in said.out
     assert 'left out, as no image that can be read: 1, such as train/n01/broken.JPEG' in said.out
-    assert '25/25' in said.err  # the progress bar
+    assert said.err == ''  # no bar, where it is no terminal
     manifest = json.loads((out / MANIFEST).read_text())
     assert (manifest['complete'], manifest['images'], manifest['unreadable']) == (True, 24, ['train/n01/broken.JPEG'])
     sizes = {file.name: Image.open(file).size for file in (out / 'train' / 'n02').iterdir()}

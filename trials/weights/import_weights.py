@@ -6,10 +6,8 @@ what of the file is not used, stands in ``weights.csv``.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from search_space import build, macs, params
+from search_space.csv_text import csv_text
 from search_space.lookup import look_up_network
 from search_space.skeleton import SAME, Skeleton
-from search_space.whole_file import write_whole
+from search_space.whole_file import check_folder, write_whole
 
 from ..datasets import DATASETS
 from ..parameters import IMPORT
@@ -201,6 +200,7 @@ def import_weights(file: Path, network: str, out: Path, *, dataset: str = 'image
             has a trial already.
         OSError: something cannot be read or written.
     """
+    check_folder(out)
     for name in (RECORD, WEIGHTS, SKELETON, TABLE):
         if (out / name).exists():
             raise ValueError(f'{out / name}: is there already, and is not written over; name another folder')
@@ -263,9 +263,8 @@ def _cropped_as(kind: str, dataset: str) -> dict[str, str]:
 
 
 def _table(filled: dict[str, str], unused: list[str], shapes: dict[str, tuple[int, ...]]) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator='\n')
-    rows.writerow(('network', 'file', 'shape in the file'))
-    for ours, theirs in [*filled.items(), *(('', name) for name in unused)]:
-        rows.writerow((ours, theirs, '×'.join(map(str, shapes[theirs]))))
-    return text.getvalue().encode()
+    rows = [
+        (ours, theirs, '×'.join(map(str, shapes[theirs])))
+        for ours, theirs in [*filled.items(), *(('', name) for name in unused)]
+    ]
+    return csv_text([('network', 'file', 'shape in the file'), *rows]).encode('utf-8', 'backslashreplace')
