@@ -1,13 +1,22 @@
-"""The type of a command's arguments that count something."""
+"""The types of commands' arguments that count something."""
 
 from __future__ import annotations
 
-__all__ = ['whole_number']
+import argparse
+
+from search_space.entry_point import whole_argument
+from search_space.rules import shown, whole
+
+__all__ = ['block_shape', 'whole_number']
+
+whole_number = whole_argument(whole(1, 1_000_000))
+"""More images, steps or pixels than that are not measured by any of the commands, on any machine."""
 
 
-def whole_number(text: str) -> int:
-    """A whole number of at least 1; argparse names the argument of another."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def block_shape(text: str) -> tuple[int, int, int]:
+    """Channels, height and width of ``CxHxW``."""
+    sizes = text.split('x')
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f'must be channels, height and width, such as 40x28x28, not {shown(text)}')
+    channels, height, width = map(whole_number, sizes)
+    return channels, height, width

@@ -42,7 +42,6 @@ from unittest.mock import patch
 
 import pandas as pd
 import yaml
-from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -51,8 +50,9 @@ from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E4
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
-from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import Parser, output_path  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from strategies.experiment.seeds import derived_seed  # noqa: E402
 
@@ -362,7 +362,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument('--retrain', action='store_true', help='train each pick from scratch, for its test accuracy')
     parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
+    parser.add_argument(
+        '--csv', type=output_path, metavar='FILE', help='keep rows there; rows there are not computed again'
+    )
     args = parser.parse_args(arguments)
     try:
         jobs = jobs_of(args)
@@ -379,7 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = {(job.variant, job.seed, job.settings()) for job in jobs}
     left = [job for job in jobs if (job.variant, job.seed, job.settings()) not in done]
     found = in_any_order(rows_of, left, args.processes)
-    for rows in tqdm(found, total=len(left), unit='search', disable=None):
+    for rows in progress(found, 'searches', len(left)):
         frame = pd.concat([frame, pd.DataFrame(rows)])
         if args.csv:
             write_whole(args.csv, frame.to_csv(index=False).encode())

@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -40,15 +41,15 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E402
 from benchmarks.speed.paired import paired  # noqa: E402
-from search_space.entry_point import Parser, run, whole_argument  # noqa: E402
+from search_space.entry_point import Parser, output_path, run, whole_argument  # noqa: E402
 from search_space.lightnl.macs import non_local_macs  # noqa: E402
+from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
 from search_space.skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
@@ -323,7 +324,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--rounds', type=count, default=9, metavar='N', help='of latencies (default: 9)')
     parser.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='of the recipes, instead of theirs')
     parser.add_argument('--processes', type=count, default=os.cpu_count(), help='at once (default: one per CPU)')
-    parser.add_argument('--csv', type=Path, required=True, metavar='FILE', help='rows there are not computed again')
+    parser.add_argument(
+        '--csv', type=output_path, required=True, metavar='FILE', help='rows there are not computed again'
+    )
     args = parser.parse_args(arguments)
     return run('attention.py', lambda: measure(args))
 
@@ -339,12 +342,10 @@ def measure(args: argparse.Namespace) -> None:
     done = {tuple(key) for key in frame[KEY].to_numpy()} if len(frame) else set()
     left = [job for job in jobs if not done.issuperset(job.identities())]
     trainings, rounds = ([job for job in left if bool(job.block) is kind] for kind in (True, False))
-    with tqdm(total=len(left), unit='job', disable=None) as bar:
-        for part, processes in ((trainings, args.processes), (rounds, 1)):
-            for rows in in_any_order(Job.rows, part, processes):
-                frame = pd.concat([frame, pd.DataFrame(rows)])
-                write_whole(args.csv, frame.to_csv(index=False).encode())
-                bar.update()
+    done_in_turn = itertools.chain(in_any_order(Job.rows, trainings, args.processes), in_any_order(Job.rows, rounds, 1))
+    for rows_of_job in progress(done_in_turn, 'jobs', len(left)):
+        frame = pd.concat([frame, pd.DataFrame(rows_of_job)])
+        write_whole(args.csv, frame.to_csv(index=False).encode())
     wanted = {key for job in jobs for key in job.identities()}
     frame = pd.read_csv(args.csv)
     frame = frame[[tuple(key) in wanted for key in frame[KEY].to_numpy()]]

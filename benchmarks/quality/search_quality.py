@@ -43,15 +43,15 @@ import numpy as np
 import pandas as pd
 import yaml
 from scipy.stats import kendalltau
-from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, shown  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
-from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import Parser, output_path  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.progress import progress  # noqa: E402
 from search_space.skeleton import closest  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from strategies.experiment.arguments import HELD_OUT  # noqa: E402
@@ -470,7 +470,7 @@ def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
 
 def run(jobs: list, frame: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
     """``frame`` and the rows of all jobs, kept as soon as they are known."""
-    for rows in tqdm(in_any_order(rows_of, jobs, args.processes), total=len(jobs), unit='search', disable=None):
+    for rows in progress(in_any_order(rows_of, jobs, args.processes), 'searches', len(jobs)):
         frame = pd.concat([frame, pd.DataFrame(rows).astype({'tau': float, 'cpu_seconds': float})])
         if args.csv:
             write_whole(args.csv, frame.to_csv(index=False).encode())
@@ -495,8 +495,10 @@ def main(arguments: list[str] | None = None) -> int:
         '--tau-networks', type=whole_number, default=50, metavar='N', help="of Kendall's tau (default: 50)"
     )
     parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='keep rows there; rows there are not computed again')
-    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw regret against compute')
+    parser.add_argument(
+        '--csv', type=output_path, metavar='FILE', help='keep rows there; rows there are not computed again'
+    )
+    parser.add_argument('--plot', type=output_path, metavar='FILE', help='draw regret against compute')
     args = parser.parse_args(arguments)
     try:
         settings = settings_of(args)

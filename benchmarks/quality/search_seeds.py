@@ -20,17 +20,20 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
-import yaml
-from scipy.stats import binomtest
-from tqdm import tqdm
-
-from search_space.entry_point import Parser
-from search_space.entry_point import run as run_command
-from search_space.whole_file import check_writable, write_whole
-
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+import yaml  # noqa: E402
+from scipy.stats import binomtest  # noqa: E402
+
+from benchmarks.whole_number import whole_number  # noqa: E402
+from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.progress import progress  # noqa: E402
+from search_space.read_file import parse_json, read_text  # noqa: E402
+from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.yaml_mapping import read_mapping  # noqa: E402
 
 FORMATS = {
     'macs': '{:,.0f}',
@@ -94,8 +97,8 @@ def max_cost_sample(cost) -> dict:
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=int, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='searches at once (default: one per CPU)')
+    parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
+    parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument(
         '--experiment', type=Path, default=ROOT / 'experiment.yaml', help='whose search (default: ours)'
     )
@@ -109,15 +112,22 @@ def main() -> None:
     )
     parser.add_argument('--retrain', action='store_true', help='train what was found, and the largest network')
     parser.add_argument(
-        '--csv', type=Path, metavar='FILE', help='keep each row there as soon as it is known; rows there are not redone'
+        '--csv',
+        type=output_path,
+        metavar='FILE',
+        help='keep each row there as soon as it is known; rows there are not redone',
     )
     args = parser.parse_args()
     if args.csv:
         check_writable(args.csv)  # before the first search
     name, *values = args.vary or ['']
-    values = [json.loads(value) for value in values] or ['']
-    arguments = yaml.safe_load(args.experiment.read_text())['tuner']['classArgs']
-    strategy = dict(arguments['strategies']['autonl'])
+    values = [parse_json(value, '--vary') for value in values] or ['']
+    experiment = read_mapping(read_text(args.experiment), str(args.experiment), 'an experiment is a mapping')
+    try:
+        arguments = experiment['tuner']['classArgs']
+        strategy = dict(arguments['strategies']['autonl'])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f'{args.experiment}: it has no tuner.classArgs.strategies.autonl, a mapping') from None
     common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
     searching = {**common, 'stage': 'search', **arguments['search'], 'class': strategy.pop('class')}
     searching.update({f'class/{key}': value for key, value in strategy.items()})
@@ -134,7 +144,7 @@ def main() -> None:
     done = {(row['run'], row['seed']) for row in rows}
     jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
     with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
-        for found in tqdm(pool.imap_unordered(search, jobs), total=len(jobs), unit='search'):
+        for found in progress(pool.imap_unordered(search, jobs), 'searches', len(jobs)):
             rows += found
             if args.csv:
                 write_whole(args.csv, pd.DataFrame(rows).to_csv(index=False).encode())

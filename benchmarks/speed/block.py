@@ -39,11 +39,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.paired import paired
-from benchmarks.whole_number import whole_number
+from benchmarks.whole_number import block_shape, whole_number
 from search_space import LightNL, NonLocal, load_network, load_skeleton
 from search_space.cost.latency import clock
 from search_space.cost.macs import row_sizes
-from search_space.entry_point import Parser
+from search_space.entry_point import Parser, output_path
 from search_space.entry_point import run as run_command
 from search_space.lightnl.block import fused
 from search_space.lightnl.macs import compact_channels, compact_positions, product_macs
@@ -371,21 +371,18 @@ def row_shapes() -> list[Shape]:
     return list(dict.fromkeys((row.channels, size, size) for row, size in zip(skeleton.rows, sizes, strict=False)))
 
 
-def _shape(text: str) -> Shape:
-    shape = tuple(int(size) for size in text.split('x'))
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError
-    return shape
-
-
 def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--shapes', type=_shape, nargs='+', metavar='CxHxW', help='by default the rows of mobile, and MobileNetV2 whole'
+        '--shapes',
+        type=block_shape,
+        nargs='+',
+        metavar='CxHxW',
+        help='by default those of mobile, and MobileNetV2 whole',
     )
     parser.add_argument('--batch', type=whole_number, nargs='+', default=[1, 8, 64], help='images (default: 1 8 64)')
     parser.add_argument('--ratio', type=float, default=0.25, help="LightNL's channel ratio (default: 0.25)")
-    parser.add_argument('--stride', type=int, default=1, help="LightNL's spatial stride (default: 1)")
+    parser.add_argument('--stride', type=whole_number, default=1, help="LightNL's spatial stride (default: 1)")
     parser.add_argument('--layout', choices=['channels-last', 'contiguous'], default='channels-last')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--threads', type=whole_number, default=1, help='of the CPU (default: 1)')
@@ -393,21 +390,16 @@ def main() -> int:
     parser.add_argument('--seconds', type=float, default=2.5, help='for a line of the table (default: 2.5)')
     parser.add_argument('--rounds', type=whole_number, default=60, help='at most, for a line (default: 60)')
     parser.add_argument('--most', type=float, default=4.0, metavar='GIB', help='affinities at a time (default: 4)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='all times and peaks')
+    parser.add_argument('--csv', type=output_path, metavar='FILE', help='all times and peaks')
     args = parser.parse_args()
     if args.csv:
         check_writable(args.csv)  # before the minutes that it takes
     torch.set_num_threads(args.threads)
     everything = args.shapes is None
     args.shapes = args.shapes or row_shapes()
-    try:
-        LightNL(1, args.ratio, args.stride)
-    except ValueError as error:
-        print(f'block.py: {error}', file=sys.stderr)
-        return 2
+    LightNL(1, args.ratio, args.stride)
     if args.device == 'cuda' and not torch.cuda.is_available():
-        print('block.py: --device cuda: torch sees no GPU here', file=sys.stderr)
-        return 2
+        raise ValueError('--device cuda: torch sees no GPU here')
     torch.ones(LARGEST_HEAP_BLOCK // 4)
     args.macs_per_second = large_product_speed(args)
     print(

@@ -32,7 +32,11 @@ from torch.utils.data import Dataset, TensorDataset  # noqa: E402
 
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, macs  # noqa: E402
+from search_space.entry_point import Parser, whole_argument  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.nni_nas import DataLoader, OneShotStrategy, RawFormatModelSpace  # noqa: E402
+from search_space.read_file import read_text  # noqa: E402
+from search_space.rules import whole  # noqa: E402
 from search_space.skeleton import Sample, Skeleton, load_skeleton  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
 from strategies.autonl.knapsack import best_within  # noqa: E402
@@ -198,29 +202,29 @@ def search_parts(made, own: dict, recipe: dict, args: argparse.Namespace):
         yield 'both kinds of steps', (trial.epochs - warmup) * part, per_image[-1]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiment', type=Path, help='a YAML file such as experiments/imagenet-fast.yaml')
-    parser.add_argument('--images', type=whole_number, help="of the training part; ImageNet's are known")
+    parser.add_argument(
+        '--images', type=whole_argument(whole(1, 10**12)), help="of the training part; ImageNet's are known"
+    )
     parser.add_argument('--steps', type=whole_number, default=30, help='that are timed (default: 30)')
     parser.add_argument('--warmup', type=whole_number, default=10, help='steps before them (default: 10)')
     args = parser.parse_args()
     for name in ('pytorch_lightning', 'nni'):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # NNI calls it an error that a search ends before its end
     warnings.filterwarnings('ignore')
-    try:
-        text = args.experiment.read_text('utf-8')
-        config = read_mapping(text, str(args.experiment), 'an experiment is a mapping with the key tuner')
-        arguments = config.get('tuner', {}).get('classArgs')
-        for problem in argument_problems(arguments):
-            raise ValueError(f'{args.experiment}: tuner.classArgs: {problem}')
-        devices = config.get('trialConcurrency', 1) * (config.get('trialGpuNumber') or 1)
-        print(hours(arguments, devices, args))
-    except (OSError, ValueError) as error:
-        print(f'hours.py: {error}', file=sys.stderr)
-        return 2
-    return 0
+    file = args.experiment
+    config = read_mapping(read_text(file), str(file), 'an experiment is a mapping with the key tuner')
+    tuner = config.get('tuner')
+    arguments = tuner.get('classArgs') if isinstance(tuner, dict) else None
+    for problem in argument_problems(arguments):
+        raise ValueError(f'{file}: tuner.classArgs: {problem}')
+    concurrency, gpus = config.get('trialConcurrency', 1), config.get('trialGpuNumber') or 1
+    for name, value in (('trialConcurrency', concurrency), ('trialGpuNumber', gpus)):
+        whole(1, 10_000).check(f'{file}: {name}', value)
+    print(hours(arguments, concurrency * gpus, args))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('hours.py', main))

@@ -26,12 +26,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-import yaml  # noqa: E402
 
 from benchmarks.speed.search_step import LARGEST, SEARCH, THRESHOLD, WEIGHT, train  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, shipped_skeletons  # noqa: E402
+from search_space.entry_point import Parser, output_path, run  # noqa: E402
+from search_space.read_file import read_text  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.yaml_mapping import read_mapping  # noqa: E402
 from strategies import AutoNL  # noqa: E402
 from trials.datasets.image_folder import IMAGENET_VALIDATION  # noqa: E402
 
@@ -130,15 +132,16 @@ def read_plan(file: Path) -> Plan:
     Raises:
         ValueError: it is no experiment's file with a search and a retraining.
     """
+    experiment = read_mapping(read_text(file), str(file), 'an experiment is a mapping with the key tuner')
     try:
-        arguments = yaml.safe_load(file.read_text('utf-8'))['tuner']['classArgs']
+        arguments = experiment['tuner']['classArgs']
         search, retrain = arguments['search'], arguments['retrain']
         mine = next(s for s in arguments['strategies'].values() if s['class'] == f'strategies.{AutoNL.__name__}')
         images = TRAINING_IMAGES * (1 - IMAGENET_VALIDATION)
         return Plan(
             search['epochs'], mine['warmup_epochs'], images * (1 - search['held_out']), images, retrain['epochs']
         )
-    except (KeyError, TypeError, StopIteration, yaml.YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(
             f'{file}: no search and retraining of strategies.AutoNL can be read from it: {error}'
         ) from None
@@ -202,8 +205,8 @@ def name_of(device: str) -> str:
     return torch.cuda.get_device_name() if device == 'cuda' else 'CPU'
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--experiment', type=Path, default=ROOT / 'experiments' / 'imagenet.yaml', metavar='FILE')
     parser.add_argument('--skeleton', default='mobile', help=f'{", ".join(shipped_skeletons())}, or a file')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
@@ -214,27 +217,23 @@ def main() -> int:
     parser.add_argument('--warmup', type=whole_number, default=5, help='steps before them (default: 5)')
     parser.add_argument('--input-size', type=whole_number, metavar='PIXELS', help="the skeleton's by default")
     parser.add_argument('--precision', help="Lightning's (default: 32-true on cpu, bf16-mixed on cuda)")
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='the times')
+    parser.add_argument('--csv', type=output_path, metavar='FILE', help='the times')
     args = parser.parse_args()
     args.precision = args.precision or {'cpu': '32-true', 'cuda': 'bf16-mixed'}[args.device]
     for name in ('pytorch_lightning', 'nni'):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
-    try:
-        if args.device == 'cuda' and not torch.cuda.is_available():
-            raise ValueError('--device cuda: torch sees no GPU here')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('--device cuda: torch sees no GPU here')
+    if args.csv:
+        check_writable(args.csv)
+    plan = read_plan(args.experiment)
+    args.input_size = args.input_size or load_skeleton(args.skeleton).input_size
+    found: list[Step] = []
+    for subject in (SEARCH, LARGEST):
+        found += measure(subject, args, sorted(args.batch, reverse=True))
         if args.csv:
-            check_writable(args.csv)
-        plan = read_plan(args.experiment)
-        args.input_size = args.input_size or load_skeleton(args.skeleton).input_size
-        found: list[Step] = []
-        for subject in (SEARCH, LARGEST):
-            found += measure(subject, args, sorted(args.batch, reverse=True))
-            if args.csv:
-                write(args.csv, found, name_of(args.device), args.precision)
-    except (ValueError, OSError) as error:
-        print(f'imagenet_search.py: {error}', file=sys.stderr)
-        return 2
+            write(args.csv, found, name_of(args.device), args.precision)
     print(
         f'{args.skeleton} at {args.input_size}×{args.input_size}, {args.precision}, on {name_of(args.device)}, '
         f'torch {torch.__version__}; medians of {args.steps} steps\n'
@@ -242,8 +241,7 @@ def main() -> int:
     print(table(found))
     print()
     print(projection(plan, {step.part: step for step in found}))
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run('imagenet_search.py', main))

@@ -34,9 +34,11 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from benchmarks.whole_number import whole_number  # noqa: E402
+from benchmarks.whole_number import block_shape, whole_number  # noqa: E402
 from search_space import load_skeleton  # noqa: E402
 from search_space.cost.macs import row_sizes  # noqa: E402
+from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.lightnl import gpu  # noqa: E402
 from search_space.lightnl.block import LightNL  # noqa: E402
 from search_space.lightnl.macs import compact_channels  # noqa: E402
@@ -282,14 +284,9 @@ def row_shapes() -> list[tuple[int, int, int]]:
     return list(dict.fromkeys((row.channels, size, size) for row, size in zip(skeleton.rows, sizes, strict=False)))
 
 
-def _shape(text: str) -> tuple[int, int, int]:
-    channels, height, width = (whole_number(size) for size in text.split('x'))
-    return channels, height, width
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--shapes', type=_shape, nargs='+', metavar='CxHxW', help='by default the rows of mobile')
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--shapes', type=block_shape, nargs='+', metavar='CxHxW', help='by default the rows of mobile')
     parser.add_argument('--batch', type=whole_number, nargs='+', default=[8, 64], help='images (default: 8 64)')
     parser.add_argument('--types', nargs='+', choices=TYPES, default=list(TYPES), help='(default: both)')
     parser.add_argument('--ratio', type=float, default=0.25, help="LightNL's channel ratio (default: 0.25)")
@@ -297,19 +294,15 @@ def main() -> int:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda')
     parser.add_argument('--rounds', type=whole_number, default=5, help='(default: 5)')
     parser.add_argument('--milliseconds', type=float, default=20, help='of a round (default: 20)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='all of it, anew after each shape')
+    parser.add_argument('--csv', type=output_path, metavar='FILE', help='all of it, anew after each shape')
     args = parser.parse_args()
-    try:
-        if args.device == 'cuda' and not torch.cuda.is_available():
-            raise ValueError('--device cuda: torch sees no GPU here')
-        if args.device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
-            raise ValueError("--device cpu: kernels run in Triton's interpreter, which TRITON_INTERPRET=1 asks for")
-        if args.csv:
-            check_writable(args.csv)
-        LightNL(1, args.ratio, args.stride)
-    except (ValueError, OSError) as error:
-        print(f'kernels.py: {error}', file=sys.stderr)
-        return 2
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('--device cuda: torch sees no GPU here')
+    if args.device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
+        raise ValueError("--device cpu: kernels run in Triton's interpreter, which TRITON_INTERPRET=1 asks for")
+    if args.csv:
+        check_writable(args.csv)
+    LightNL(1, args.ratio, args.stride)
     if args.device == 'cpu':
         gpu._is_on_gpu = lambda x: True
     card = torch.cuda.get_device_name() if args.device == 'cuda' else "Triton's interpreter"
@@ -332,4 +325,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('kernels.py', main))

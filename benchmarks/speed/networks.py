@@ -41,15 +41,15 @@ import torch  # noqa: E402
 import torchvision  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from benchmarks.speed.paired import paired  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, LightNL, build, load_network, macs, named_networks  # noqa: E402
 from search_space.backbones import ARGUMENTS, shipped_backbones  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402
-from search_space.entry_point import Parser  # noqa: E402
+from search_space.entry_point import Parser, output_path  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from trials.export import FORMATS, TOLERANCE, largest_difference  # noqa: E402
 
@@ -178,7 +178,7 @@ def prepare(networks: dict[str, nn.Module], args: argparse.Namespace) -> tuple[d
     """The runs, and how many seconds each took to make, by runtime and network."""
     watch, runs, seconds = Stopwatch(args.device), {}, {}
     image = torch.randn(1, 3, args.input_size, args.input_size)
-    for name, network in tqdm(networks.items(), desc='made', unit='network'):
+    for name, network in progress(networks.items(), 'networks made'):
         network.eval()
         for runtime in args.runtimes:
             started = time.perf_counter()
@@ -207,7 +207,7 @@ def measure(runs: dict[tuple[str, str], Run], args: argparse.Namespace) -> Times
         (args.rounds, [subject for subject in runs if subject[0] != TRAINING]),
         (args.training_rounds, [subject for subject in runs if subject[0] == TRAINING]),
     ):
-        for _ in tqdm(range(rounds if subjects else 0), unit='round'):
+        for _ in progress(range(rounds if subjects else 0), 'rounds'):
             for subject in draw.sample(subjects, len(subjects)):
                 times[subject].append(runs[subject]())
     return times
@@ -262,7 +262,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch', type=whole_number, help='images of a training step (default: 16, on cuda 128)')
     parser.add_argument('--rounds', type=whole_number, default=20, help='of inference (default: 20)')
     parser.add_argument('--training-rounds', type=whole_number, default=5, help='(default: 5)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='where the milliseconds of each round go')
+    parser.add_argument('--csv', type=output_path, metavar='FILE', help='where the milliseconds of each round go')
     args = parser.parse_args(arguments)
     args.runtimes = args.runtimes or [name for name in RUNTIMES if args.device == 'cpu' or name != ONNX]
     args.without = [name for name in ['autonl-l'] if name in args.networks] if args.without is None else args.without
@@ -279,15 +279,11 @@ def main() -> int:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
         os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache  # or what an earlier run compiled would be taken from there
-        try:
-            check_runtimes(args)
-            if args.csv:
-                check_writable(args.csv)
-            networks, cost = make_networks(args)
-            runs, seconds = prepare(networks, args)
-        except (ValueError, OSError) as error:
-            print(f'networks.py: {error}', file=sys.stderr)
-            return 2
+        check_runtimes(args)
+        if args.csv:
+            check_writable(args.csv)
+        networks, cost = make_networks(args)
+        runs, seconds = prepare(networks, args)
         times = measure(runs, args)
     sizes = {name: sum(weights.numel() for weights in network.parameters()) for name, network in networks.items()}
     print(

@@ -34,6 +34,8 @@ from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file  
 from torchvision.transforms import v2  # noqa: E402
 
 from benchmarks.whole_number import whole_number  # noqa: E402
+from search_space.entry_point import Parser, run, whole_argument  # noqa: E402
+from search_space.rules import number, whole  # noqa: E402
 from trials import datasets  # noqa: E402
 from trials.prepared_copy import prepare  # noqa: E402
 
@@ -97,11 +99,11 @@ def readers(folder: Path, input_size: int) -> dict[str, Read]:
 def images_per_second(read: Read, count: int, clock: Callable[[], float]) -> float:
     """The median of some rounds over ``count`` images, after one that is not timed."""
     speeds = []
-    for number in range(ROUNDS + 1):
+    for turn in range(ROUNDS + 1):
         started = clock()
         for index in range(count):
             read(index)
-        if number:
+        if turn:
             speeds.append(count / (clock() - started))
     return statistics.median(speeds)
 
@@ -119,15 +121,15 @@ def on_gpu_per_second(folder: Path, input_size: int, count: int) -> float:
     return GPU_BATCH * images_per_second(read_batch, max(1, count // GPU_BATCH), time.perf_counter)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', type=whole_number, default=64, help='that are made and read (default: 64)')
+def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    images = whole_argument(whole(10, 100_000))  # a tenth of them is held out
+    parser.add_argument('--images', type=images, default=64, help='that are made and read (default: 64)')
     parser.add_argument('--input-size', type=whole_number, default=224, metavar='PIXELS', help='(default: 224)')
     parser.add_argument('--deliver', type=float, metavar='IMAGES', help='images per second that a GPU takes')
     args = parser.parse_args()
-    if args.images < 10:
-        print('reader.py: --images must be at least 10: a tenth of them is held out', file=sys.stderr)
-        return 2
+    if args.deliver is not None:
+        number(above=0).check('argument --deliver', args.deliver)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         folder, copy = Path(place, 'images'), Path(place, 'copy')
@@ -149,8 +151,7 @@ def main() -> int:
             if torch.cuda.is_available():
                 speed = on_gpu_per_second(files, args.input_size, args.images)
                 print(f'| {name}, {mean:.0f} KB | on the GPU, all of it | {speed:,.0f} |' + ' - |' * bool(needed))
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run('reader.py', main))

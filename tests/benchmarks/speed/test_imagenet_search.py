@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.speed import imagenet_search as benchmark
 from benchmarks.speed.search_step import LARGEST, SEARCH, THRESHOLD, WEIGHT
+from search_space.entry_point import run
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +43,7 @@ def test_what_is_no_experiment_with_a_search_is_said_in_one_line(tmp_path, monke
     file = tmp_path / 'experiment.yaml'
     file.write_text('tuner: {classArgs: {search: {epochs: 8}}}')
     monkeypatch.setattr(sys, 'argv', ['imagenet_search.py', '--experiment', str(file)])
-    assert benchmark.main() == 2
+    assert run('imagenet_search.py', benchmark.main) == 2
     said = capsys.readouterr().err
     assert f'{file}: no search and retraining of strategies.AutoNL can be read from it' in said
     assert said.count('\n') == 1

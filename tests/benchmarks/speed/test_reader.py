@@ -31,5 +31,5 @@ def test_too_few_images_are_said_in_one_line():
     done = run('--images', '3')
     assert (done.returncode, done.stderr) == (
         2,
-        'reader.py: --images must be at least 10: a tenth of them is held out\n',
+        "reader.py: argument --images: must be a whole number from 10 to 100,000, not '3'\n",
     )
