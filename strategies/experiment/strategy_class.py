@@ -35,7 +35,7 @@ def strategy_class(path: str) -> type:
     """The class of an import path such as ``nni.nas.strategy.Random``.
 
     Raises:
-        ValueError: there is no such module or class, or it is not a strategy of NNI.
+        ValueError: there is no such module or class, or it is not a strategy of NNI, or one that searches nothing.
     """
     module, _, name = path.rpartition('.')
     try:
@@ -48,6 +48,8 @@ def strategy_class(path: str) -> type:
         raise ValueError(f'no strategy class {path!r}: {module} has no {name!r}; {hint}')
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
         raise ValueError(f'{path} is not a strategy: a subclass of nni.nas.strategy.base.Strategy is wanted')
+    if cls._run is Strategy._run:
+        raise ValueError(f'{path} is not a strategy, but a base of some: it has no _run, which searches')
     return cls
 
 

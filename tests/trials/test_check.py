@@ -234,6 +234,11 @@ BAD = {
         r'.+ strategies.random: no strategy class .+',
     ),
     'no strategy': ('nni.nas.strategy.Random', 'collections.deque', r'.+ strategies.random: .+ is not a strategy: .+'),
+    'a base of strategies': (
+        'nni.nas.strategy.Random',
+        'nni.nas.strategy.base.Strategy',
+        r'.+ strategies.random: .+ is not a strategy, but a base of some: .+',
+    ),
     'unknown argument of a class': (
         'mutation_prob:',
         'mutation_prb:',
