@@ -164,7 +164,8 @@ def hours(arguments: dict[str, Any], devices: int, args: argparse.Namespace) -> 
     def add(what: str, passes: float, seconds: float) -> None:
         nonlocal total
         total += passes * images * seconds / 3600
-        lines.append(f'{what:34}{1 / seconds:10,.0f}{passes:9.4g}{passes * images * seconds / 3600:14,.2f}')
+        digits = 0 if seconds < 0.01 else 2
+        lines.append(f'{what:34}{1 / seconds:10,.{digits}f}{passes:9.4g}{passes * images * seconds / 3600:14,.2f}')
 
     for name in arguments['strategies']:
         made = contender(name, arguments)
