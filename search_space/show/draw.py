@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from functools import partial
 from pathlib import Path
 
+from ..rules import one_line
 from ..skeleton import ABSENT, Sample, Skeleton, closest
 from ..whole_file import write_whole
 from .describe import describe_network, input_text
@@ -69,9 +71,13 @@ def draw(skeleton: Skeleton, sample: Sample, title: str, path: str | Path, input
 
     network = describe_network(skeleton, sample, input_size)
     # A salt of its own and no date: the same network gives the same file.
-    with rc_context({'svg.hashsalt': 'autonl', 'font.family': 'DejaVu Sans'}):
+    with (
+        rc_context({'svg.hashsalt': 'autonl', 'font.family': 'DejaVu Sans', 'text.parse_math': False}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings('ignore', 'Glyph .* missing')  # of a title in another script, drawn as boxes
         figure = Figure()
-        _Picture(figure, network).paint(title)
+        _Picture(figure, network).paint(one_line(title))
         file = io.BytesIO()
         figure.savefig(file, format=kind, dpi=200, metadata={'Date': None} if kind == 'svg' else {'Software': None})
     write_whole(path, file.getvalue())

@@ -34,6 +34,13 @@ def test_a_png_is_wide_enough_to_be_read_in_print(tmp_path):
     assert 2 < width / height < 4
 
 
+def test_a_title_is_what_it_says_whatever_is_in_it(tmp_path, capfd):
+    path = tmp_path / 'x.svg'
+    assert main(['draw', 'autonl-s', '--out', str(path), '--title', 'costs $x^{$ \x1b[31m \n 漢']) == 0
+    assert capfd.readouterr().err == ''
+    assert 'costs $x^{$ \\x1b[31m 漢' in texts(path.read_text())
+
+
 @pytest.mark.parametrize(('name', 'rows', 'kinds'), [('autonl-s', 7, 2), ('autonl-l', 14, 4), ('mobilenet-v2', 0, 0)])
 def test_a_disc_is_over_every_row_with_LightNL_and_in_the_legend_for_every_kind(tmp_path, name, rows, kinds):
     skeleton, sample = load_network(name)
