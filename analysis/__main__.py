@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from search_space.entry_point import Parser, output_path, print_error, run
+from search_space.entry_point import Parser, path_argument, print_error, run
 from search_space.progress import LINE_SECONDS
 from search_space.rules import one_line
 from search_space.whole_file import check_folder, check_writable, write_whole
@@ -76,11 +76,11 @@ def parser() -> Parser:
     plot.add_argument('plot', choices=PLOTS, help='which')
     plot.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
     plot.add_argument(
-        '--out', type=output_path, required=True, metavar='FILE', help='the picture, a .png, .svg or .pdf file'
+        '--out', type=path_argument, required=True, metavar='FILE', help='the picture, a .png, .svg or .pdf file'
     )
     for command, what in ((report, 'the page and the data'), (export, 'the data')):
         command.add_argument('experiment', nargs='*', help=f'{SEVERAL}; the latest one by default')
-        command.add_argument('--out', type=output_path, required=True, metavar='DIR', help=f'where {what} go')
+        command.add_argument('--out', type=path_argument, required=True, metavar='DIR', help=f'where {what} go')
     return top
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from .cost.macs import Cost
-from .entry_point import Parser, output_path, run, whole_argument
+from .entry_point import Parser, path_argument, run, whole_argument
 from .lookup import look_up, look_up_network
 from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, whole
 from .show.compare_nl import compare_nl, comparison_text
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     picture.add_argument('name', help=NETWORK)
     picture.add_argument(
         '--out',
-        type=output_path,
+        type=path_argument,
         required=True,
         metavar='FILE',
         help='where the picture goes: a .png or a .svg file',
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     )
     latency.add_argument('skeleton', help=SKELETON)
     latency.add_argument(
-        '--out', type=output_path, metavar='FILE', help='where the table goes, as JSON, for describe --latency'
+        '--out', type=path_argument, metavar='FILE', help='where the table goes, as JSON, for describe --latency'
     )
     _add_input_size(latency)
     latency.add_argument('--runs', type=_runs, default=20, help='timed runs of each, of which the median counts (20)')

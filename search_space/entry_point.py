@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .rules import Rule, one_line, shown
 
-__all__ = ['UNFORESEEN', 'Parser', 'output_path', 'print_error', 'run', 'whole_argument']
+__all__ = ['UNFORESEEN', 'Parser', 'path_argument', 'print_error', 'run', 'whole_argument']
 
 UNFORESEEN = 70
 
@@ -56,8 +56,8 @@ def whole_argument(rule: Rule) -> Callable[[str], int]:
     return read
 
 
-def output_path(text: str) -> Path:
-    """The ``type`` of an argument that names a file or folder to write: ``''`` is no other name for this folder."""
+def path_argument(text: str) -> Path:
+    """The ``type`` of an argument that names a file or a folder: ``''`` is no other name for this folder."""
     if not text or '\0' in text:
         raise argparse.ArgumentTypeError(f'{shown(text)} is the name of no file and no folder')
     return Path(text)

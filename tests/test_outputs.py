@@ -59,3 +59,24 @@ def test_an_output_that_cannot_be_is_said_before_anything_is_read(command, out, 
     assert 'unread' not in line
     assert sorted(folder.rglob('*')) == before
     assert not os.path.isfile('/dev/full')
+
+
+@pytest.mark.parametrize('path', ['', 'a\0b'])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['check'],
+        ['run', '--parameters'],
+        ['evaluate'],
+        ['export', '--format', 'torch'],
+        ['import', '--network', 'autonl-s', '--out', 'imported'],
+        ['prepare', 'image-folder', '--out', 'copy', '--folder'],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_nothing_is_no_name_of_this_folder(arguments, path, folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        trials.__main__.main([*arguments, path])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f'{path!r} is the name of no file and no folder')

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from search_space import entry_point
-from search_space.entry_point import Parser, output_path, whole_argument
+from search_space.entry_point import Parser, path_argument, whole_argument
 from search_space.read_file import read_json
 from search_space.rules import one_line, whole
 from search_space.whole_file import check_folder
@@ -31,19 +31,19 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         '--parameters',
-        type=Path,
+        type=path_argument,
         metavar='FILE',
         help='JSON of the parameters, or the trial.json that a trial left; without it NNI is asked for them',
     )
     run.add_argument(
         '--out',
-        type=output_path,
+        type=path_argument,
         metavar='DIR',
         help="where to leave network.pt, trial.json and the trial's course; NNI's folder of the trial by default",
     )
     run.add_argument(
         '--checkpoints',
-        type=output_path,
+        type=path_argument,
         metavar='DIR',
         help='where the trial leaves a checkpoint after each epoch, and goes on from one of the same parameters; '
         "by default beside the folders of the experiment's trials, or in --out",
@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
         description='Say what is wrong with an experiment.yaml, one line each, and start no experiment. Strategies '
         'of your own that it names are imported and made, each in a process with a time limit. That runs their code.',
     )
-    check.add_argument('file', type=Path, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml')
+    check.add_argument(
+        'file', type=path_argument, nargs='?', default=Path('experiment.yaml'), help='by default experiment.yaml'
+    )
     check.add_argument('--no-own-code', action='store_true', help='do not import strategies of your own')
     drop = commands.add_parser(
         'drop-host',
@@ -69,9 +71,11 @@ def parser() -> argparse.ArgumentParser:
         description='Write what a trial trained to a file for use elsewhere, with its choices, input size, class '
         "labels and normalisation in it; its outputs are checked against PyTorch's first.",
     )
-    export.add_argument('checkpoint', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
+    export.add_argument(
+        'checkpoint', type=path_argument, help="a trial's folder, or the network.pt in it beside trial.json"
+    )
     export.add_argument('--format', required=True, help='onnx, torchscript or torch')
-    export.add_argument('--out', type=output_path, metavar='FILE', help='by default beside network.pt')
+    export.add_argument('--out', type=path_argument, metavar='FILE', help='by default beside network.pt')
     prepare = commands.add_parser(
         'prepare',
         help='copy a folder of images to train from, each once at the size that is read',
@@ -79,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
         'A copy that was ended half way is gone on with.',
     )
     prepare.add_argument('dataset', choices=['imagenet', 'image-folder'], help='what the folder is read as')
-    prepare.add_argument('--folder', type=Path, required=True, metavar='DIR', help='the images')
-    prepare.add_argument('--out', type=output_path, required=True, metavar='DIR', help='the copy, for dataset/folder')
+    prepare.add_argument('--folder', type=path_argument, required=True, metavar='DIR', help='the images')
+    prepare.add_argument('--out', type=path_argument, required=True, metavar='DIR', help='the copy, for dataset/folder')
     prepare.add_argument(
         '--side',
         type=whole_argument(whole(1, 8192)),
@@ -100,10 +104,12 @@ def parser() -> argparse.ArgumentParser:
         'file is run. Which tensor became which, and what was not used, is in weights.csv.',
     )
     imported.add_argument(
-        'file', type=Path, help='a PyTorch file, or the .index of a TensorFlow checkpoint with its data beside it'
+        'file',
+        type=path_argument,
+        help='a PyTorch file, or the .index of a TensorFlow checkpoint with its data beside it',
     )
     imported.add_argument('--network', required=True, help="autonl-l, autonl-s, or the path of a network's file")
-    imported.add_argument('--out', type=output_path, required=True, metavar='DIR', help='where the network goes')
+    imported.add_argument('--out', type=path_argument, required=True, metavar='DIR', help='where the network goes')
     imported.add_argument('--dataset', default='imagenet', help='that it was trained on (imagenet)')
     imported.add_argument(
         '--division',
@@ -189,7 +195,9 @@ def _add_evaluate(commands) -> None:
         description='Measure what a trial or an import left: accuracy among the first class and the first five, loss, '
         'images per second. What is not said is as in the trial; for imported weights, as their own program has it.',
     )
-    evaluate.add_argument('network', type=Path, help="a trial's folder, or the network.pt in it beside trial.json")
+    evaluate.add_argument(
+        'network', type=path_argument, help="a trial's folder, or the network.pt in it beside trial.json"
+    )
     evaluate.add_argument('--dataset', metavar='NAME', help='another data set with as many classes')
     evaluate.add_argument('--folder', metavar='DIR', help='where its files are')
     evaluate.add_argument('--part', default='test', help='test or validation (test)')
@@ -209,9 +217,9 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument('--device', default='auto', help='auto (a GPU where there is one), cpu or cuda (auto)')
     evaluate.add_argument('--threads', type=int, metavar='N', help='CPU threads')
     evaluate.add_argument('--json', action='store_true', help='print JSON')
-    evaluate.add_argument('--per-class', type=output_path, metavar='FILE', help='CSV of the accuracy of each class')
+    evaluate.add_argument('--per-class', type=path_argument, metavar='FILE', help='CSV of the accuracy of each class')
     evaluate.add_argument(
-        '--confusion', type=output_path, metavar='FILE', help='CSV of classes and what they were taken for'
+        '--confusion', type=path_argument, metavar='FILE', help='CSV of classes and what they were taken for'
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from search_space import Skeleton, load_skeleton
-from search_space.entry_point import Parser, output_path
+from search_space.entry_point import Parser, path_argument
 from search_space.entry_point import run as run_command
 
 from .table import BUDGETS, FILE, RESULTS, GroundTruth, read_table, shown, write_table
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml, or add to it')
     collect.add_argument('experiment', help="NNI's id, the experiment's folder, or the URL of its web UI")
     collect.add_argument(
-        '--out', type=output_path, default=FILE, metavar='FILE', help=f'by default {FILE.name} beside it'
+        '--out', type=path_argument, default=FILE, metavar='FILE', help=f'by default {FILE.name} beside it'
     )
     describe = commands.add_parser('describe', help='print spread, noise between seeds, and what each choice does')
     describe.add_argument('--table', type=Path, default=FILE, metavar='FILE', help="by default the package's")

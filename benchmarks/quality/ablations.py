@@ -50,7 +50,7 @@ from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E4
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--retrain', action='store_true', help='train each pick from scratch, for its test accuracy')
     parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument(
-        '--csv', type=output_path, metavar='FILE', help='keep rows there; rows there are not computed again'
+        '--csv', type=path_argument, metavar='FILE', help='keep rows there; rows there are not computed again'
     )
     args = parser.parse_args(arguments)
     try:

@@ -47,7 +47,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E402
 from benchmarks.speed.paired import paired  # noqa: E402
-from search_space.entry_point import Parser, output_path, run, whole_argument  # noqa: E402
+from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
 from search_space.lightnl.macs import non_local_macs  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
@@ -325,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='of the recipes, instead of theirs')
     parser.add_argument('--processes', type=count, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument(
-        '--csv', type=output_path, required=True, metavar='FILE', help='rows there are not computed again'
+        '--csv', type=path_argument, required=True, metavar='FILE', help='rows there are not computed again'
     )
     args = parser.parse_args(arguments)
     return run('attention.py', lambda: measure(args))

@@ -49,7 +49,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, shown  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.skeleton import closest  # noqa: E402
@@ -496,9 +496,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument(
-        '--csv', type=output_path, metavar='FILE', help='keep rows there; rows there are not computed again'
+        '--csv', type=path_argument, metavar='FILE', help='keep rows there; rows there are not computed again'
     )
-    parser.add_argument('--plot', type=output_path, metavar='FILE', help='draw regret against compute')
+    parser.add_argument('--plot', type=path_argument, metavar='FILE', help='draw regret against compute')
     args = parser.parse_args(arguments)
     try:
         settings = settings_of(args)

@@ -28,7 +28,7 @@ import yaml  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
 from benchmarks.whole_number import whole_number  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.read_file import parse_json, read_text  # noqa: E402
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument('--retrain', action='store_true', help='train what was found, and the largest network')
     parser.add_argument(
         '--csv',
-        type=output_path,
+        type=path_argument,
         metavar='FILE',
         help='keep each row there as soon as it is known; rows there are not redone',
     )

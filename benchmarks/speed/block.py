@@ -43,7 +43,7 @@ from benchmarks.whole_number import block_shape, whole_number
 from search_space import LightNL, NonLocal, load_network, load_skeleton
 from search_space.cost.latency import clock
 from search_space.cost.macs import row_sizes
-from search_space.entry_point import Parser, output_path
+from search_space.entry_point import Parser, path_argument
 from search_space.entry_point import run as run_command
 from search_space.lightnl.block import fused
 from search_space.lightnl.macs import compact_channels, compact_positions, product_macs
@@ -390,7 +390,7 @@ def main() -> int:
     parser.add_argument('--seconds', type=float, default=2.5, help='for a line of the table (default: 2.5)')
     parser.add_argument('--rounds', type=whole_number, default=60, help='at most, for a line (default: 60)')
     parser.add_argument('--most', type=float, default=4.0, metavar='GIB', help='affinities at a time (default: 4)')
-    parser.add_argument('--csv', type=output_path, metavar='FILE', help='all times and peaks')
+    parser.add_argument('--csv', type=path_argument, metavar='FILE', help='all times and peaks')
     args = parser.parse_args()
     if args.csv:
         check_writable(args.csv)  # before the minutes that it takes

@@ -30,7 +30,7 @@ import torch  # noqa: E402
 from benchmarks.speed.search_step import LARGEST, SEARCH, THRESHOLD, WEIGHT, train  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, shipped_skeletons  # noqa: E402
-from search_space.entry_point import Parser, output_path, run  # noqa: E402
+from search_space.entry_point import Parser, path_argument, run  # noqa: E402
 from search_space.read_file import read_text  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument('--warmup', type=whole_number, default=5, help='steps before them (default: 5)')
     parser.add_argument('--input-size', type=whole_number, metavar='PIXELS', help="the skeleton's by default")
     parser.add_argument('--precision', help="Lightning's (default: 32-true on cpu, bf16-mixed on cuda)")
-    parser.add_argument('--csv', type=output_path, metavar='FILE', help='the times')
+    parser.add_argument('--csv', type=path_argument, metavar='FILE', help='the times')
     args = parser.parse_args()
     args.precision = args.precision or {'cpu': '32-true', 'cuda': 'bf16-mixed'}[args.device]
     for name in ('pytorch_lightning', 'nni'):

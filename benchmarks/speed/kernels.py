@@ -37,7 +37,7 @@ from torch.nn import functional  # noqa: E402
 from benchmarks.whole_number import block_shape, whole_number  # noqa: E402
 from search_space import load_skeleton  # noqa: E402
 from search_space.cost.macs import row_sizes  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.lightnl import gpu  # noqa: E402
 from search_space.lightnl.block import LightNL  # noqa: E402
@@ -294,7 +294,7 @@ def main() -> int:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda')
     parser.add_argument('--rounds', type=whole_number, default=5, help='(default: 5)')
     parser.add_argument('--milliseconds', type=float, default=20, help='of a round (default: 20)')
-    parser.add_argument('--csv', type=output_path, metavar='FILE', help='all of it, anew after each shape')
+    parser.add_argument('--csv', type=path_argument, metavar='FILE', help='all of it, anew after each shape')
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('--device cuda: torch sees no GPU here')

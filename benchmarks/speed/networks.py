@@ -47,7 +47,7 @@ from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, LightNL, build, load_network, macs, named_networks  # noqa: E402
 from search_space.backbones import ARGUMENTS, shipped_backbones  # noqa: E402
 from search_space.cost.latency import clock  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
@@ -262,7 +262,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch', type=whole_number, help='images of a training step (default: 16, on cuda 128)')
     parser.add_argument('--rounds', type=whole_number, default=20, help='of inference (default: 20)')
     parser.add_argument('--training-rounds', type=whole_number, default=5, help='(default: 5)')
-    parser.add_argument('--csv', type=output_path, metavar='FILE', help='where the milliseconds of each round go')
+    parser.add_argument('--csv', type=path_argument, metavar='FILE', help='where the milliseconds of each round go')
     args = parser.parse_args(arguments)
     args.runtimes = args.runtimes or [name for name in RUNTIMES if args.device == 'cpu' or name != ONNX]
     args.without = [name for name in ['autonl-l'] if name in args.networks] if args.without is None else args.without

@@ -49,7 +49,7 @@ from analysis import plots, read, write_report  # noqa: E402
 from analysis.tables import best_so_far, comparison, lightnl_positions, pareto_front  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, nni_search_space  # noqa: E402
-from search_space.entry_point import Parser, output_path  # noqa: E402
+from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_folder  # noqa: E402
@@ -395,8 +395,8 @@ def _counts(parser: argparse.ArgumentParser, name: str, default: list[int], help
 def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--what', nargs='+', choices=PARTS, default=list(PARTS), help='all of them by default')
-    parser.add_argument('--plots', type=output_path, metavar='DIR', help='draw each as an SVG file there')
-    parser.add_argument('--csv', type=output_path, metavar='DIR', help='write each table there')
+    parser.add_argument('--plots', type=path_argument, metavar='DIR', help='draw each as an SVG file there')
+    parser.add_argument('--csv', type=path_argument, metavar='DIR', help='write each table there')
     _counts(parser, '--rows', [5, 10, 20, 40], 'rows of the skeleton; none leaves them out, as with what follows')
     _counts(parser, '--candidates', [2, 4, 8, 16], 'candidates of a choice')
     _counts(parser, '--classes', [10, 100, 1000], 'classes')

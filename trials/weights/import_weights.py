@@ -71,7 +71,7 @@ def open_weights(file: Path) -> WeightsFile:
         ValueError: there is no such file, it is neither, is damaged, or wants code to be run; one line that names it.
         OSError: it cannot be read.
     """
-    index = index_of(file)
+    index = index_of(file) if file.name else None
     if index is not None:
         return _tensorflow(TensorFlowCheckpoint(index))
     if not file.is_file():
