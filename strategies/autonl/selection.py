@@ -41,6 +41,10 @@ class Measured:
             self._known[identity] = network, np.asarray(self._losses(network), dtype=float)
         return self._known[identity][1]
 
+    def __len__(self) -> int:
+        """How many networks have been measured."""
+        return len(self._known)
+
     def within(self, at_least: float, budget: float) -> list[Sample]:
         """The networks measured so far whose cost is in ``[at_least, budget]``, the cheapest first."""
         found = [network for network, _ in self._known.values() if at_least <= self.cost(network) <= budget]
@@ -78,7 +82,7 @@ def front(measured: Measured, budgets: Sequence[float], sample: Sample, least_fi
     First, from the largest budget to the smallest and each from where the one before ended, the changes of the loss are
     measured, and the knapsack :func:`best_within` makes networks of them, of about the budget's cost and below. The
     best one has the least mean loss of all that were measured within the budget. From the cheapest of those that are
-    not told apart from it, each choice is at last made cheaper where that can be.
+    not told apart from it, each choice is at last made cheaper where that can be, until that measures no other network.
 
     Args:
         measured: the supernet's losses.
@@ -112,15 +116,18 @@ def _measure_below(measured: Measured, budget: float, sample: Sample, at_least: 
 
 def _cheapest_of_the_best(measured: Measured, budget: float, at_least: float) -> Sample:
     cost = measured.cost
-    within = measured.within(at_least, budget)
-    if not within:
-        at_least, within = 0.0, measured.within(0.0, budget)
-    best = min(map(measured, within), key=np.mean)
-    network = next(network for network in within if not is_told_apart(measured(network), best))
-    for cheaper in _made_cheaper(cost, network):
-        made = network | cheaper
-        if at_least <= cost(made) < cost(network) and not is_told_apart(measured(made), best):
-            network = made
+    if not measured.within(at_least, budget):
+        at_least = 0.0
+    known = 0
+    while known < len(measured):  # what was made cheaper may turn out to be the best
+        known = len(measured)
+        within = measured.within(at_least, budget)
+        best = min(map(measured, within), key=np.mean)
+        network = next(network for network in within if not is_told_apart(measured(network), best))
+        for cheaper in _made_cheaper(cost, network):
+            made = network | cheaper
+            if at_least <= cost(made) < cost(network) and not is_told_apart(measured(made), best):
+                network = made
     return canonical_sample(cost.choices(), network)
 
 

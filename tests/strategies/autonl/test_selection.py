@@ -2,10 +2,11 @@
 
 import itertools
 import random
+import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search_space import ABSENT, PRESENT, Cost, load_skeleton, macs
@@ -112,13 +113,14 @@ def test_what_the_loss_does_not_tell_apart_is_not_paid_for(space):
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.05, 1))
+@example(seed=85, share=1.0)  # a network that is made cheaper is the best
 def test_of_the_networks_not_told_apart_from_the_best_the_cheapest_is_found(seed, share):
     skeleton = load_skeleton('cued')
     cost, rng = macs(skeleton), np.random.default_rng(seed)
     worth = {label: {c: rng.normal(0, 0.02) for c in candidates} for label, candidates in skeleton.choices().items()}
 
     def losses(sample):
-        batches = np.random.default_rng(abs(hash(tuple(sample.items()))) % 2**32).normal(0, 0.02, 20)
+        batches = np.random.default_rng(zlib.crc32(repr(sample).encode())).normal(0, 0.02, 20)
         return sum(worth[label][c] for label, c in sample.items()) + batches
 
     measured = Measured(cost, losses)
