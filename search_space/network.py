@@ -16,7 +16,7 @@ from .mixed import MixedBiaslessConv2d, MixedLightNL, MixedSqueezeExcite
 from .mutable import MutableLightNL, MutableSqueezeExcite, SqueezeExcite
 from .nni_nas import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d
 from .padding import padding_of, strided_pad
-from .skeleton import ABSENT, PRESENT, Row, Sample, Skeleton, row_name
+from .skeleton import ABSENT, LAYER_KEYS, PRESENT, Row, Sample, Skeleton, row_name
 
 __all__ = ['InvertedResidual', 'LightNLSpace', 'build']
 
@@ -59,8 +59,8 @@ class InvertedResidual(nn.Module):
         row: what it is made of.
         in_channels: of its input.
         name: what the labels of its choices start with.
-        activation, bn_eps, bn_momentum, padding: as :class:`.skeleton.Skeleton` has them, which gives them to all of
-            its rows (:meth:`.skeleton.Skeleton.layers`).
+        activation, bn_eps, bn_momentum, lightnl_scale, padding: as :class:`.skeleton.Skeleton` has them, which gives
+            them to all of its rows (:meth:`.skeleton.Skeleton.layers`).
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class InvertedResidual(nn.Module):
         activation: str = Skeleton.activation,
         bn_eps: float = Skeleton.bn_eps,
         bn_momentum: float = Skeleton.bn_momentum,
+        lightnl_scale: float = Skeleton.lightnl_scale,
         padding: str = Skeleton.padding,
     ):
         super().__init__()
         self.row, self.in_channels, self.name = row, in_channels, name
-        self.layers = {'activation': activation, 'bn_eps': bn_eps, 'bn_momentum': bn_momentum, 'padding': padding}
+        values = (activation, bn_eps, bn_momentum, lightnl_scale, padding)
+        self.layers = dict(zip(LAYER_KEYS, values, strict=True))
         act, bn = ACTIVATIONS[activation], {'eps': bn_eps, 'momentum': bn_momentum}
         kernel, expansion = row_choice(name, 'kernel', row), row_choice(name, 'expansion', row)
         hidden = in_channels * expansion
@@ -123,6 +125,7 @@ class InvertedResidual(nn.Module):
                     channels=row.channels,
                     ratio=row_choice(name, 'lightnl_ratio', row),
                     stride=row_choice(name, 'lightnl_stride', row),
+                    scale=lightnl_scale,
                     **bn,
                 ),
             },

@@ -39,6 +39,9 @@ PRESENT, ABSENT = 'present', 'absent'
 SYMMETRIC, SAME = 'symmetric', 'same'
 """How convolutions of stride 2 are padded: as in PyTorch, or as in TensorFlow (:class:`.padding.PadSame`)."""
 
+LAYER_KEYS = ('activation', 'bn_eps', 'bn_momentum', 'lightnl_scale', 'padding')
+"""What a skeleton says of the layers of all its rows."""
+
 LARGEST_INPUT = 8192
 """Side of the input in pixels: a batch of one is 800 MB."""
 
@@ -121,6 +124,8 @@ class Skeleton:
         activation: ``swish`` or ``relu6``.
         dropout: probability before the linear layer.
         bn_eps, bn_momentum: of every BN, the momentum in PyTorch's sense.
+        lightnl_scale: what the scale of every LightNL's BN starts at: 0, and a fresh block is the identity, as in the
+            paper; from 1 short trainings learn to use it more often (``benchmarks/quality/learning.py``).
         padding: of the convolutions of stride 2: ``symmetric``, ``k // 2`` on each side, or ``same``, as in TensorFlow.
             It changes neither shapes nor MACs.
     """
@@ -136,6 +141,7 @@ class Skeleton:
     dropout: float = 0.0
     bn_eps: float = 1e-3
     bn_momentum: float = 0.01
+    lightnl_scale: float = 0.0
     padding: str = SYMMETRIC
 
     def in_channels(self, index: int) -> int:
@@ -144,7 +150,7 @@ class Skeleton:
 
     def layers(self) -> dict[str, Any]:
         """What all rows have in common: the keyword arguments of :class:`.network.InvertedResidual`."""
-        return {key: getattr(self, key) for key in ('activation', 'bn_eps', 'bn_momentum', 'padding')}
+        return {key: getattr(self, key) for key in LAYER_KEYS}
 
     def choices(self) -> dict[str, tuple]:
         """Label to candidates, of every attribute with more than one."""
@@ -379,6 +385,7 @@ SKELETON_RULES = {
     'dropout': number(0, below=1),
     'bn_eps': number(above=0, most=1),
     'bn_momentum': number(above=0, most=1),
+    'lightnl_scale': number(0, most=100),
     'padding': Rule(lambda v: v in (SYMMETRIC, SAME), f'{SYMMETRIC!r} or {SAME!r}'),
 }
 """What a skeleton's keys, but for its rows, may be."""

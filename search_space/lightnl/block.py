@@ -35,11 +35,11 @@ torch.fx.wrap('feature_map')
 torch.fx.wrap('lightnl_product')
 
 
-def _norm(channels: int, norm_layer: NormLayer | None, device, dtype, **batch_norm) -> nn.Module:
-    """The norm layer at the end of a block's branch. Its scale starts at 0: a fresh block is the identity."""
+def _norm(channels: int, scale: float, norm_layer: NormLayer | None, device, dtype, **batch_norm) -> nn.Module:
+    """The norm layer at the end of a block's branch, whose scale starts at ``scale``."""
     norm = nn.BatchNorm2d(channels, **batch_norm) if norm_layer is None else norm_layer(channels)
     if getattr(norm, 'weight', None) is not None:
-        nn.init.zeros_(norm.weight)
+        nn.init.constant_(norm.weight, scale)
     return norm.to(device=device, dtype=dtype)
 
 
@@ -55,7 +55,8 @@ class LightNL(nn.Module):
         y = (1/P) · (x_c x_scᵀ) x_s
         z = x + BN(DWConv3×3(y))
 
-    There is no softmax and no 1×1 convolution. BN's scale starts at 0, so a fresh block is exactly the identity.
+    There is no softmax and no 1×1 convolution. BN's scale starts at 0, as in the paper, so a fresh block is exactly the
+    identity.
 
     >>> block = LightNL(24, ratio=0.25, stride=2)
     >>> x = torch.randn(1, 24, 14, 14)
@@ -73,6 +74,8 @@ class LightNL(nn.Module):
         stride: spatial stride s, at least 1.
         eps: BN's epsilon.
         momentum: BN's momentum, in PyTorch's sense.
+        scale: what BN's scale starts at. From 0 it takes an optimizer some epochs to find a use for the block, which a
+            short training may not have; 1 is what other layers' BN has.
         norm_layer: what makes another norm layer in BN's place, ``norm_layer(channels)``; ``eps`` and ``momentum`` are
             then its own business.
         device, dtype: of the parameters.
@@ -88,6 +91,7 @@ class LightNL(nn.Module):
         stride: int,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        scale: float = 0.0,
         norm_layer: NormLayer | None = None,
         device=None,
         dtype=None,
@@ -101,7 +105,7 @@ class LightNL(nn.Module):
             raise ValueError(f'LightNL: stride must be a whole number of at least 1, not {stride!r}')
         self.channels, self.ratio, self.stride = channels, float(ratio), int(stride)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False, device=device, dtype=dtype)
-        self.bn = _norm(channels, norm_layer, device, dtype, eps=eps, momentum=momentum)
+        self.bn = _norm(channels, scale, norm_layer, device, dtype, eps=eps, momentum=momentum)
 
     def product(self, x: Tensor) -> Tensor:
         """``y``, the affinity product, `(N, C, H, W)`."""
@@ -142,12 +146,13 @@ class NonLocal(nn.Module):
     r"""The conventional non-local block in its dot-product form, `(N, C, H, W)` to `(N, C, H, W)`.
 
     ``z = x + BN(W_z · (1/P) θ(x) φ(x)ᵀ g(x))`` with four 1×1 convolutions ``θ φ g W_z``, C to C, without bias.
-    BN's scale starts at 0. Cost: ``4·C²·P + 2·C·P²`` MACs, ``4·C² + 2·C`` parameters.
+    BN's scale starts at 0, unless ``scale`` says otherwise. Cost: ``4·C²·P + 2·C·P²`` MACs, ``4·C² + 2·C`` parameters.
 
     Source: Wang et al., "Non-local Neural Networks" (CVPR 2018), equations 4 and 6.
 
     Args:
         channels: C, at least 1.
+        scale: what BN's scale starts at.
         norm_layer: what makes another norm layer in BN's place, ``norm_layer(channels)``.
         device, dtype: of the parameters.
 
@@ -155,13 +160,13 @@ class NonLocal(nn.Module):
         ValueError: the input is not `(N, channels, H, W)`.
     """
 
-    def __init__(self, channels: int, norm_layer: NormLayer | None = None, device=None, dtype=None):
+    def __init__(self, channels: int, scale: float = 0.0, norm_layer: NormLayer | None = None, device=None, dtype=None):
         super().__init__()
         self.channels = channels
         self.theta, self.phi, self.g, self.out = (
             nn.Conv2d(channels, channels, 1, bias=False, device=device, dtype=dtype) for _ in range(4)
         )
-        self.bn = _norm(channels, norm_layer, device, dtype)
+        self.bn = _norm(channels, scale, norm_layer, device, dtype)
 
     def product(self, x: Tensor) -> Tensor:
         """``(1/P) θ(x) φ(x)ᵀ g(x)``, `(N, C, H, W)`."""

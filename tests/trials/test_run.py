@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from search_space import build, load_skeleton, macs, params
+from search_space.yaml_mapping import find_yaml
 from trials import datasets
 from trials.parameters import TrialParameters
 from trials.run import run_trial, save_trial
 
 SKELETON = load_skeleton('cued')
 NETWORK = {label: candidates[-1] for label, candidates in SKELETON.choices().items()}
+DARTS = 'nni.nas.strategy.DARTS'
 RECIPE = {'dataset': 'cued-digits', 'epochs': 2, 'batch_size': 32, 'learning_rate': 0.005}
 TRIAL = TrialParameters(strategy='random', stage='retrain', seed=0, skeleton='cued', network=NETWORK, **RECIPE)
 
@@ -34,6 +36,21 @@ def test_a_retraining_reports_every_epoch_and_its_cost():
     assert result['params'] == params(SKELETON)(NETWORK) == sum(p.numel() for p in network.parameters())
     assert result['epochs'] == 2
     assert 'test_accuracy' not in result
+
+
+@pytest.mark.parametrize(('strategy', 'stage'), [('', 'retrain'), ('strategies.AutoNL', 'search'), (DARTS, 'search')])
+def test_lightnls_scale_starts_where_the_skeleton_says(strategy, stage, tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(find_yaml('cued', 'skeletons')[0].replace('lightnl_scale: 1 ', 'lightnl_scale: 0.5 '))
+    still = {'epochs': 1, 'learning_rate': 1e-12, 'weight_decay': 0, 'skeleton': str(file)}
+    if stage == 'search':
+        arguments = {'warmup_epochs': 0, 'cost_weight': 0.0} if strategy != DARTS else {}
+        still |= {'stage': 'search', 'network': {}, 'search_class': strategy, 'search_arguments': arguments}
+    _, network = run_trial(dataclasses.replace(TRIAL, **still), lambda metrics: None)
+    scales = [value for name, value in network.state_dict().items() if name.endswith('lightnl.bn.weight')]
+    assert scales
+    for scale in scales:
+        torch.testing.assert_close(scale, torch.full_like(scale, 0.5), rtol=0, atol=1e-6)
 
 
 def test_only_a_test_looks_at_test_data(monkeypatch):
