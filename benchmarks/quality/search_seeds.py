@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
@@ -27,11 +26,13 @@ import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
+from benchmarks.quality.search_quality import in_any_order  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
-from search_space.entry_point import Parser, path_argument  # noqa: E402
+from search_space.entry_point import Parser, path_argument, whole_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.read_file import parse_json, read_text  # noqa: E402
+from search_space.rules import whole  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
 
@@ -97,7 +98,8 @@ def max_cost_sample(cost) -> dict:
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='seeds 0 to N - 1 (default: 10)')
+    parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='number of them (default: 10)')
+    parser.add_argument('--first-seed', type=whole_argument(whole(0, 2**63 - 1)), default=0, metavar='N')
     parser.add_argument('--processes', type=whole_number, default=os.cpu_count(), help='at once (default: one per CPU)')
     parser.add_argument(
         '--experiment', type=Path, default=ROOT / 'experiment.yaml', help='whose search (default: ours)'
@@ -137,23 +139,24 @@ def main() -> None:
     jobs = []
     for value in values:
         changed = {_place(name, searching): value} if name else {}
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
             jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
     rows = read_rows(args.csv) if args.csv and args.csv.exists() else []
     done = {(row['run'], row['seed']) for row in rows}
     jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
-    with multiprocessing.get_context('spawn').Pool(args.processes) as pool:
-        for found in progress(pool.imap_unordered(search, jobs), 'searches', len(jobs)):
-            rows += found
-            if args.csv:
-                write_whole(args.csv, pd.DataFrame(rows).to_csv(index=False).encode())
+    for found in progress(in_any_order(search, jobs, args.processes), 'searches', len(jobs)):
+        rows += found
+        if args.csv:
+            write_whole(args.csv, pd.DataFrame(rows).to_csv(index=False).encode())
     report(pd.DataFrame(rows), name)
 
 
 def _place(name: str, searching: dict) -> str:
     """The key of a trial's flat parameters that holds a setting."""
-    return name if name in searching or '/' in name else f'class/{name}'
+    from trials.parameters import RULES
+
+    return name if name in searching or name in RULES or '/' in name else f'class/{name}'
 
 
 def interval(hits: int, tries: int) -> str:

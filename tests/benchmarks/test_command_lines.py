@@ -9,7 +9,11 @@ PROGRAMS = sorted(
     for file in (ROOT / 'benchmarks' / folder).glob('*.py')
     if '__main__' in file.read_text()
 )
-NEEDED = {'speed/hours.py': ['experiment.yaml'], 'quality/attention.py': ['--csv', 'x.csv']}
+NEEDED = {
+    'speed/hours.py': ['experiment.yaml'],
+    'quality/attention.py': ['--csv', 'x.csv'],
+    'quality/learning.py': ['--csv', 'x.csv'],
+}
 
 
 def one_line_of(*command):

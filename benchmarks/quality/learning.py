@@ -1,0 +1,286 @@
+"""How often a network with LightNL learns to use it: ``python benchmarks/quality/learning.py --csv learning.csv``.
+
+On cued digits a training either learns to use LightNL and ends far above 80%, or it does not and stays at 50 to 60%.
+Luck decides which, and so it decides comparisons. Here networks with LightNL on row 1 alone, of each ratio and stride
+that the skeleton has, and with LightNL on every row, are trained from scratch from a number of seeds, as trials are.
+A training has failed when its validation accuracy, at its end, is below 65%.
+
+Recipes are those of ``experiment.yaml`` (``main-job``) and of ``benchmarks/ground_truth`` (``ground-truth``). Variants
+change one thing of them:
+
+    default           the recipe as it is
+    scale from 0      the skeleton's lightnl_scale is 0: a fresh block is the identity
+    scale from 1      it is 1, as of any other BN
+    fewer images      the main job's: half as many, each twice as often
+    one-cycle         the learning rate peaks at 30% of the training, at 0.005
+    before            all that the main job's recipe has changed, undone
+
+Another variant is made by ``--set``:
+
+    python benchmarks/quality/learning.py --csv learning.csv --recipes main-job --first-seed 100 --seeds 8
+    python benchmarks/quality/learning.py --csv learning.csv --networks 1:0.125/2 --set weight_decay=0.1
+
+Rows of the CSV are not computed again, so a run that was stopped goes on. Choose on some seeds, report on others.
+
+Printed are failures, with the exact 95% interval of their rate (Clopper and Pearson, 1934), and the mean accuracy of
+those that learn, with Student's 95% interval. Variants are compared with the first one over the same networks and
+seeds: failures of one alone, with the exact two-sided p that both are as likely to (McNemar), and the difference in
+accuracy where both learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.quality.attention import interval  # noqa: E402
+from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E402
+from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
+from search_space.progress import progress  # noqa: E402
+from search_space.rules import whole  # noqa: E402
+from search_space.skeleton import ABSENT, PRESENT, Sample, Skeleton, load_skeleton, row_name  # noqa: E402
+from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.yaml_mapping import find_yaml  # noqa: E402
+
+FAILED_BELOW = 0.65
+"""Validation accuracy: between what the best network without LightNL gets and what the worst gets that uses it."""
+
+MAIN_JOB, GROUND_TRUTH = 'main-job', 'ground-truth'
+
+FEWER_IMAGES = {'dataset/canvases': 6000, 'epochs': 12, 'learning_rate_warmup': 0.5}
+ONE_CYCLE = {'schedule': 'one-cycle', 'learning_rate': 0.005, 'learning_rate_warmup': 0}
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    'default': {MAIN_JOB: {}, GROUND_TRUTH: {}},
+    'scale from 0': {MAIN_JOB: {'lightnl_scale': 0}},
+    'scale from 1': {GROUND_TRUTH: {'lightnl_scale': 1}},
+    'fewer images': {MAIN_JOB: FEWER_IMAGES},
+    'one-cycle': {MAIN_JOB: ONE_CYCLE},
+    'before': {MAIN_JOB: {**FEWER_IMAGES, **ONE_CYCLE, 'lightnl_scale': 0}},
+}
+"""Name to recipe to the keys that it changes; not there for a recipe that it would not change."""
+
+EVERY_ROW = 'every row'
+KEY = ['recipe', 'variant', 'settings', 'network', 'seed']
+
+
+def recipe_of(name: str) -> dict[str, Any]:
+    """The flat recipe, with its skeleton and, as a key of its own, that skeleton's ``lightnl_scale``."""
+    if name == MAIN_JOB:
+        given = yaml.safe_load((ROOT / 'experiment.yaml').read_text('utf-8'))['tuner']['classArgs']
+        return _with_scale({'skeleton': given['skeleton'], **given['retrain']})
+    file = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
+    given = yaml.safe_load(file.read_text('utf-8'))['tuner']['classArgs']
+    return _with_scale({'skeleton': given['skeleton'], **given['recipe']})
+
+
+def _with_scale(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {**recipe, 'lightnl_scale': load_skeleton(recipe['skeleton']).lightnl_scale}
+
+
+def networks(skeleton: Skeleton) -> dict[str, Sample]:
+    """Name (``1:ratio/stride``) to a network with LightNL on row 1 alone, for each ratio and stride of that row; and
+    one with it on every row that may have it. Whatever else is searched is at its first candidate."""
+    choices = skeleton.choices()
+    first = {label: ABSENT if ABSENT in values else values[0] for label, values in choices.items()}
+    everywhere = {label: PRESENT if PRESENT in values else values[0] for label, values in choices.items()}
+    row = row_name(0)
+    found = {
+        f'1:{ratio:g}/{stride}': first
+        | {f'{row}/lightnl': PRESENT, f'{row}/lightnl_ratio': ratio, f'{row}/lightnl_stride': stride}
+        for ratio in skeleton.rows[0].candidates('lightnl_ratio')
+        for stride in skeleton.rows[0].candidates('lightnl_stride')
+    }
+    return found | {EVERY_ROW: everywhere}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    recipe: str
+    variant: str
+    parameters: dict[str, Any]
+    network: str
+    seed: int
+
+    def identity(self) -> tuple:
+        """In the order of :data:`KEY`."""
+        whole = json.dumps(self.parameters, sort_keys=True).encode()
+        return self.recipe, self.variant, hashlib.sha256(whole).hexdigest()[:12], self.network, self.seed
+
+    @contextmanager
+    def trial(self) -> Iterator[Any]:
+        """Its parameters, as NNI would give them; within, their skeleton is in a file of its own.
+
+        Raises:
+            ValueError: they are not valid.
+        """
+        from trials.parameters import TrialParameters
+
+        given = {'strategy': 'none', 'stage': 'retrain', 'seed': self.seed}
+        parameters = {key: value for key, value in self.parameters.items() if key != 'lightnl_scale'}
+        text, _ = find_yaml(parameters['skeleton'], 'skeletons')
+        skeleton = yaml.safe_load(text) | {'lightnl_scale': self.parameters['lightnl_scale']}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / 'skeleton.yaml'
+            file.write_text(yaml.safe_dump(skeleton))
+            yield TrialParameters.from_flat({**parameters, **given, 'skeleton': str(file)})
+
+    def row(self) -> dict[str, Any]:
+        """The keys with what was measured."""
+        import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+        from trials.run import run_trial
+
+        for name in ('pytorch_lightning', 'nni'):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        started = time.process_time()
+        with self.trial() as trial:
+            result, _ = run_trial(trial, lambda metrics: None)
+        measured = {'validation_accuracy': result['default'], 'cpu_seconds': time.process_time() - started}
+        return dict(zip(KEY, self.identity())) | measured
+
+
+def failures(accuracy: pd.Series) -> str:
+    """``n of N [low, high]``: failed trainings, and the exact interval of their rate."""
+    from scipy.stats import binomtest
+
+    failed = int((accuracy < FAILED_BELOW).sum())
+    low, high = binomtest(failed, len(accuracy)).proportion_ci(method='exact')
+    return f'{failed} of {len(accuracy)} [{low:.1%}, {high:.1%}]'
+
+
+def line(name: str, accuracy: pd.Series, seconds: pd.Series) -> str:
+    middle, low, high = interval(accuracy[accuracy >= FAILED_BELOW])
+    learnt = f'{middle:.2%} [{low:.2%}, {high:.2%}]'.replace('nan%', '-')
+    return f'  {name:16}{failures(accuracy):28}{learnt:28}{seconds.median():6.0f}'
+
+
+def compared(first: pd.Series, other: pd.Series) -> str:
+    """Failures and accuracy of ``other`` against ``first``, over the networks and seeds of both."""
+    from scipy.stats import binomtest
+
+    both = pd.concat([first, other], axis=1, keys=['first', 'other']).dropna()
+    failed = both < FAILED_BELOW
+    alone = int((failed['first'] & ~failed.other).sum()), int((failed.other & ~failed['first']).sum())
+    p = binomtest(alone[1], sum(alone)).pvalue if sum(alone) else 1.0
+    learnt = both[~failed.any(axis=1)]
+    points = '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*(100 * value for value in interval(learnt.other - learnt['first'])))
+    return (
+        f'{alone[1]} failed that do not there and {alone[0]} the other way round, of {len(both)} (p = {p:.2g}); '
+        f'accuracy {points.replace("+nan", "-")} points where both learn'
+    )
+
+
+def report(frame: pd.DataFrame) -> str:
+    """The tables of all recipes, of the CSV's rows ``frame``."""
+    lines = []
+    for recipe, of_recipe in frame.groupby('recipe', sort=False):
+        first = None
+        for variant, of_variant in of_recipe.groupby('variant', sort=False):
+            lines.append(f'{recipe}, {variant}')
+            lines.append(f'  {"network":16}{"failed":28}{"accuracy of the others":28}{"CPU s":>6}')
+            for name, one in of_variant.groupby('network', sort=False):
+                lines.append(line(name, one.validation_accuracy, one.cpu_seconds))
+            alone = of_variant[of_variant.network != EVERY_ROW]
+            if alone.network.nunique() > 1:
+                lines.append(line('row 1 alone', alone.validation_accuracy, alone.cpu_seconds))
+            accuracy = of_variant.set_index(['network', 'seed']).validation_accuracy
+            if first is None:
+                first = variant, accuracy
+            else:
+                lines.append(f'  against {first[0]}: {compared(first[1], accuracy)}')
+            lines.append('')
+    return '\n'.join(lines[:-1])
+
+
+def jobs_of(args: argparse.Namespace) -> list[Job]:
+    """A seed of all networks and variants after the other, so that a run that is stopped has as many of each.
+
+    Raises:
+        ValueError: a network is not one of those, or a setting is not valid.
+    """
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    jobs = []
+    of_recipe = {name: networks(load_skeleton(recipe_of(name)['skeleton'])) for name in args.recipes}
+    known = list(dict.fromkeys(itertools.chain.from_iterable(of_recipe.values())))
+    for network in args.networks or []:
+        if network not in known:
+            raise ValueError(f'--networks: there is no {network!r}, but {", ".join(known)}')
+    for name, variant in itertools.product(args.recipes, args.variants):
+        if name in VARIANTS[variant]:
+            recipe = recipe_of(name)
+            wanted = [network for network in of_recipe[name] if network in (args.networks or known)]
+            settings, _ = changed({**recipe, **VARIANTS[variant][name]}, {}, args.set)
+            called = ' '.join([variant, *args.set])
+            jobs += [
+                Job(name, called, settings | of_recipe[name][network], network, seed)
+                for network in wanted
+                for seed in seeds
+            ]
+    for job in jobs:
+        if job.seed == args.first_seed:
+            with job.trial():
+                pass  # which says what is wrong with it
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+def parser() -> Parser:
+    parser = Parser(prog='learning.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    count = whole_argument(whole(1, 10_000))
+    recipes = [MAIN_JOB, GROUND_TRUTH]
+    parser.add_argument('--recipes', nargs='+', choices=recipes, default=recipes, metavar='NAME')
+    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=['default'], metavar='NAME')
+    parser.add_argument('--networks', nargs='+', metavar='NAME', help=f'such as 1:0.125/2 or "{EVERY_ROW}"')
+    parser.add_argument('--seeds', type=count, default=16, metavar='N', help='of each network (default: 16)')
+    parser.add_argument('--first-seed', type=whole_argument(whole(0, 2**63 - 1)), default=0, metavar='N')
+    parser.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='of the recipe, instead of its own')
+    parser.add_argument('--processes', type=count, default=os.cpu_count(), help='at once (default: one per CPU)')
+    parser.add_argument(
+        '--csv', type=path_argument, required=True, metavar='FILE', help='rows there are not computed again'
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    return run('learning.py', lambda: measure(args))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Train what the CSV lacks, each row being there as soon as it is known; then print the tables from it."""
+    check_writable(args.csv)
+    jobs = jobs_of(args)
+    frame = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame(columns=KEY)
+    if missing := [key for key in KEY if key not in frame]:
+        raise ValueError(f'{args.csv} is not a table of this benchmark: it has no column {missing[0]}')
+    done = {tuple(key) for key in frame[KEY].to_numpy()}
+    left = [job for job in jobs if job.identity() not in done]
+    for row in progress(in_any_order(Job.row, left, args.processes), 'trainings', len(left)):
+        frame = pd.concat([frame, pd.DataFrame([row])]) if len(frame) else pd.DataFrame([row])
+        write_whole(args.csv, frame.to_csv(index=False).encode())
+    order = {job.identity(): place for place, job in enumerate(jobs)}
+    frame['place'] = [order.get(tuple(key)) for key in frame[KEY].to_numpy()]
+    print(report(frame.dropna(subset='place').sort_values('place')))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
