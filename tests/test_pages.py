@@ -3,12 +3,11 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from nnictl_experiment import ROOT
+from warm_process import run_program
 
 FILES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 PAGES = {page: page.read_text() for page in FILES}
@@ -107,7 +106,7 @@ def test_a_command_of_the_pages_runs(command, folder):
     words, _, out = command.partition(' > ')
     program, *arguments = shlex.split(words)
     assert program == 'python', f'{command}: neither a command of Python nor one of TESTED'
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    done = run_program(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     if out:
         (folder / out).write_text(done.stdout)
@@ -124,14 +123,8 @@ def test_a_long_command_of_the_pages_is_run_by_another_test(command):
 @pytest.mark.parametrize('code', [text for language, text in BLOCKS if language == 'python'])
 def test_the_python_of_the_pages_runs(code, tmp_path):
     code = code.replace("load('cued-digits')", "load('cued-digits', canvases=320)").replace('epochs=14', 'epochs=7')
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={'PATH': '', 'HOME': str(tmp_path), 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'},
-        check=False,
-    )
+    environment = {'PATH': '', 'HOME': str(tmp_path), 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1'}
+    done = run_program('-c', code, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
 
 

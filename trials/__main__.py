@@ -372,7 +372,7 @@ def _configure_logging() -> None:
     for name in ('trials', 'strategies'):
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).addHandler(handler)
-    for name in ('pytorch_lightning', 'nni.nas.evaluator'):
+    for name in ('pytorch_lightning', 'lightning_fabric', 'nni.nas.evaluator'):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import sys
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import warm_process
 from torch.utils.data import TensorDataset
 
 from search_space import load_skeleton
@@ -41,15 +42,10 @@ RETRAIN = {name: value for name, value in SEARCH.items() if not name.startswith(
     **{label: candidates[-1] for label, candidates in load_skeleton('cued').choices().items()},
 }
 
-_processes = multiprocessing.get_context('forkserver')  # a process that has imported everything, and forks itself
-_processes.set_forkserver_preload(
-    ['trials.__main__', 'trials.run', 'strategies.autonl.strategy', 'torch.utils.tensorboard']
-)
 
-
-def start(folder: Path, *arguments: str, limit: int | None = None) -> multiprocessing.Process:
+def start(folder: Path, *arguments: str, limit: int | None = None) -> BaseProcess:
     """Start ``python -m trials run ARGUMENTS``; what it says goes to ``out.txt`` and ``err.txt`` in ``folder``."""
-    process = _processes.Process(target=_run, args=(folder, ['run', *arguments], limit))
+    process = warm_process.processes.Process(target=_run, args=(folder, ['run', *arguments], limit))
     process.start()
     return process
 

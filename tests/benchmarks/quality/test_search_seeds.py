@@ -1,12 +1,11 @@
 """``benchmarks/quality/search_seeds.py``, on a task of a few seconds."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from warm_process import run_program
 
 COMMAND = Path(__file__).parents[3] / 'benchmarks' / 'quality' / 'search_seeds.py'
 RECIPE = {
@@ -31,8 +30,9 @@ def test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice(tmp_
 
     def run(*budgets: str) -> str:
         options = ['--experiment', experiment, '--csv', table, '--seeds', '1', '--processes', '1', '--retrain']
-        command = [sys.executable, COMMAND, *options, '--vary', 'target_macs', *budgets]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = run_program(COMMAND, *options, '--vary', 'target_macs', *budgets)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert 'target_macs 1660000.0: of 1 at row 1' in run('1.66e6')
     printed = run('1.66e6', '[1.62e6, 1.7e6]')

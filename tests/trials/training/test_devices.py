@@ -3,14 +3,14 @@
 import json
 import os
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 import training_together
+from warm_process import Program, run_program
 
 from search_space import build, load_skeleton
 from trials.parameters import TrialParameters
@@ -34,30 +34,21 @@ RETRAIN = {
 ON_TWO = {**RETRAIN, 'dataset/canvases': 100, 'devices': 2}
 
 
-def python(*arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope='module')
 def by_two(tmp_path_factory):
     """What each of two processes that trained together has, by stage."""
     folder = tmp_path_factory.mktemp('together')
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
-        together = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1]), 'PYTHONPATH': str(ROOT)}
+        together = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(server.getsockname()[1])}
     script = str(ROOT / 'tests' / 'trials' / 'training' / 'training_together.py')
-    processes = [python(script, str(folder), LOCAL_RANK=str(rank), **together) for rank in range(2)]
+    processes = [
+        Program(script, folder, environment={**os.environ, **together, 'LOCAL_RANK': str(rank)}) for rank in range(2)
+    ]
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
+            done = process.end()
+            assert done.returncode == 0, done.stderr
     finally:
         for process in processes:  # which wait for each other, where they decide differently
             process.kill()
@@ -122,10 +113,9 @@ def test_two_processes_go_on_from_one_checkpoint_as_if_they_had_not_been_ended(b
 def test_a_trial_on_two_devices_reports_once_and_leaves_one_network(tmp_path):
     file = tmp_path / 'parameters.json'
     file.write_text(json.dumps(ON_TWO))
-    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
-    output, errors = trial.communicate(timeout=300)
-    assert trial.returncode == 0, errors
-    epoch, result = (json.loads(line) for line in output.splitlines())
+    trial = run_program('-m', 'trials', 'run', '--parameters', file, '--out', tmp_path)
+    assert trial.returncode == 0, trial.stderr
+    epoch, result = (json.loads(line) for line in trial.stdout.splitlines())
     assert epoch['epoch'] == 1
     assert json.loads((tmp_path / 'trial.json').read_text())['result'] == result
     assert (tmp_path / 'network.pt').exists()
@@ -139,11 +129,10 @@ def test_a_trial_on_two_devices_starts_from_the_network_that_it_is_given(tmp_pat
     file = tmp_path / 'parameters.json'
     named = {'initial': str(tmp_path / 'given'), 'teacher': str(tmp_path / 'given'), 'learning_rate': 1e-9}
     file.write_text(json.dumps({**ON_TWO, **named}))
-    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path / 'out'))
-    output, errors = trial.communicate(timeout=300)
-    assert trial.returncode == 0, errors
-    assert errors.count('100.0% of the weights start as those of') == 1
-    assert json.loads(output.splitlines()[0])['teacher_loss'] > 0
+    trial = run_program('-m', 'trials', 'run', '--parameters', file, '--out', tmp_path / 'out')
+    assert trial.returncode == 0, trial.stderr
+    assert trial.stderr.count('100.0% of the weights start as those of') == 1
+    assert json.loads(trial.stdout.splitlines()[0])['teacher_loss'] > 0
     left = torch.load(tmp_path / 'out' / 'network.pt', weights_only=True)
     for name, weight in given.named_parameters():
         torch.testing.assert_close(left[name], weight, rtol=0, atol=1e-5)
@@ -153,10 +142,9 @@ def test_a_trial_on_two_devices_starts_from_the_network_that_it_is_given(tmp_pat
 def test_a_network_that_cannot_be_started_from_ends_a_trial_on_two_devices_with_one_line(tmp_path):
     file = tmp_path / 'parameters.json'
     file.write_text(json.dumps({**ON_TWO, 'initial': str(tmp_path / 'nowhere')}))
-    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path / 'out'))
-    _, errors = trial.communicate(timeout=300)
+    trial = run_program('-m', 'trials', 'run', '--parameters', file, '--out', tmp_path / 'out')
     assert trial.returncode == 2
-    (line,) = errors.splitlines()
+    (line,) = trial.stderr.splitlines()
     assert line.startswith(f'python -m trials: trial parameter initial: {tmp_path / "nowhere"}')
 
 
@@ -165,23 +153,24 @@ def test_a_trial_ends_with_the_process_that_fails():
     wait = (
         'import time; from trials.training.launch import other_processes\nwith other_processes({}, 2): time.sleep(300)'
     )
-    trial = python('-c', wait)
-    _, errors = trial.communicate(timeout=200)
+    trial = run_program('-c', wait, timeout=200)
     assert trial.returncode == 1
-    assert 'process 1 of the trial ended with status 1' in errors
+    assert 'process 1 of the trial ended with status 1' in trial.stderr
 
 
 @pytest.mark.slow
 def test_the_other_process_ends_with_one_that_is_killed():
     wait = (
         'import time; from trials.training.launch import other_processes\n'
-        f'with other_processes({ON_TWO}, 2): print(flush=True); time.sleep(300)'
+        f'with other_processes({ON_TWO}, 2): time.sleep(300)'
     )
-    trial = python('-c', wait)
-    trial.stdout.readline()
-    (other,) = psutil.Process(trial.pid).children()
+    trial = Program('-c', wait)
+    until = time.monotonic() + 60
+    while not (others := psutil.Process(trial.pid).children()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    (other,) = others
     trial.kill()
-    trial.wait()
     other.wait(timeout=200)
 
 
@@ -189,10 +178,9 @@ def test_the_other_process_ends_with_one_that_is_killed():
 def test_a_loss_that_is_not_finite_ends_a_trial_on_two_devices_with_one_line(tmp_path):
     file = tmp_path / 'parameters.json'
     file.write_text(json.dumps({**ON_TWO, 'batch_size': 8, 'learning_rate': 1e9}))
-    trial = python('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
-    _, errors = trial.communicate(timeout=300)
-    assert trial.returncode == 1, errors
-    (last,) = errors.splitlines()
+    trial = run_program('-m', 'trials', 'run', '--parameters', file, '--out', tmp_path)
+    assert trial.returncode == 1, trial.stderr
+    (last,) = trial.stderr.splitlines()
     assert last.startswith('python -m trials: the loss is NaN at step')
     assert f'python -m trials: {json.loads((tmp_path / "failure.json").read_text())["error"]}' == last
 
