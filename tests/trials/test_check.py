@@ -518,9 +518,9 @@ def test_strategies_of_the_users_own_that_hang_are_a_line_each_and_the_rest_is_c
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'hangs_when_made.py').write_text(
         'from nni.nas.strategy import Random\n\n\nclass Mine(Random):\n    def __init__(self):\n'
-        '        while True: pass\n'
+        '        import time; time.sleep(300)\n'
     )
-    (tmp_path / 'hangs.py').write_text('while True: pass\n')
+    (tmp_path / 'hangs.py').write_text('import time; time.sleep(300)\n')
     text = changed('class: nni.nas.strategy.Random', 'class: hangs.Mine')
     text = text.replace('class: strategies.AutoNL', 'class: hangs_when_made.Mine', 1)
     text = re.sub(r' {8}(cost_weight|warmup_epochs): .*\n', '', text)

@@ -29,10 +29,10 @@ def images(count: int) -> TensorDataset:
     )
 
 
-def small_evaluator(epochs: int = 2, callbacks=()):
+def small_evaluator(epochs: int = 2, callbacks=(), count: int = 32):
     return evaluator(
-        images(32),
-        images(32),
+        images(count),
+        images(count),
         epochs=epochs,
         batch_size=8,
         learning_rate=0.01,
@@ -44,11 +44,11 @@ def small_evaluator(epochs: int = 2, callbacks=()):
     )
 
 
-def run_search(seed: int = 0, skeleton: str = 'cued', callbacks=(), **arguments) -> AutoNL:
+def run_search(seed: int = 0, skeleton: str = 'cued', callbacks=(), count: int = 32, **arguments) -> AutoNL:
     pl.seed_everything(seed, verbose=False)
     strategy = AutoNL(warmup_epochs=1, **arguments)
     space = LightNLSpace(load_skeleton(skeleton))
-    strategy(RawFormatModelSpace(space, small_evaluator(callbacks=callbacks)), SequentialExecutionEngine())
+    strategy(RawFormatModelSpace(space, small_evaluator(callbacks=callbacks, count=count)), SequentialExecutionEngine())
     return strategy
 
 
@@ -65,10 +65,10 @@ def set_gates(strategy: AutoNL, generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize(
     ('name', 'settings'),
-    [('cued', 50), *(pytest.param(n, 20, marks=pytest.mark.slow) for n in shipped_skeletons() if n != 'cued')],
+    [('cued', 20), *(pytest.param(n, 8, marks=pytest.mark.slow) for n in shipped_skeletons() if n != 'cued')],
 )
 def test_any_gate_setting_exports_the_network_that_the_supernet_is(name, settings):
-    strategy = run_search(skeleton=name)
+    strategy = run_search(skeleton=name, count=8)  # a step an epoch: norms that gates are set around
     generator = torch.Generator().manual_seed(1)
     supernet, skeleton = strategy.supernet.eval(), load_skeleton(name)
     for module in supernet.modules():  # scales that start at 0 would hide what LightNL does, shifts what is left behind

@@ -10,17 +10,17 @@ from strategies.experiment import own_strategy
 from strategies.experiment.comparison import Comparison
 
 STARTS_A_PROCESS = """
-import subprocess, sys
+import subprocess, sys, time
 code = "import time, pathlib\\nwhile True: pathlib.Path({beat!r}).touch(); time.sleep(0.05)"
 subprocess.Popen([sys.executable, '-c', code])
-while True: pass
+time.sleep(300)
 """
 
 BAD = {
     'hangs': STARTS_A_PROCESS,
     'dies': 'import os; os._exit(0)',
     'interrupts': 'raise KeyboardInterrupt',
-    'hangs_when_made': '        while True: pass',
+    'hangs_when_made': '        import time; time.sleep(300)',
 }
 FLOODS = 'import sys\nfor stream in (sys.stdout, sys.stderr): print("x" * 10**7, file=stream)\n'
 CLASS = (
