@@ -72,7 +72,9 @@ class StrategyTuner(Tuner):
         self._comparison.receive_result(parameter_id, value)
 
     def trial_end(self, parameter_id, success, **kwargs):
-        self._comparison.trial_ended(parameter_id, success)
+        # NNI tells of ends in a thread of their own: after a resume before the comparison is made, which sent no trial.
+        if self._comparison is not None:
+            self._comparison.trial_ended(parameter_id, success)
 
     def import_data(self, data):
         self._comparison.import_data(data)

@@ -5,11 +5,8 @@ Light imports until it is connected, see :mod:`strategies.tuner`.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import threading
-from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +16,15 @@ from search_space.skeleton import Skeleton, load_skeleton
 from strategies.experiment.arguments import restricted_skeleton
 from strategies.experiment.end_with_manager import end_with_manager
 from strategies.experiment.nni_manager import NniManager
-from strategies.experiment.requests import key
+from strategies.experiment.requests import TrialRequest, key
+from strategies.experiment.workers import Workers
 
 __all__ = ['GroundTruthTuner', 'trainings']
 
 _logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = {True: 20.0, False: 5.0}
-"""How long after a trial's end, successful or not, its result may still arrive: NNI handles the two in two threads."""
+RESULT = ('default', 'test_accuracy')
+"""Numbers that every training reports."""
 
 
 def trainings(name: str, space: Skeleton, seeds: int, recipe: dict[str, Any]) -> list[dict[str, Any]]:
@@ -44,13 +42,42 @@ def trainings(name: str, space: Skeleton, seeds: int, recipe: dict[str, Any]) ->
     return [{**common, 'seed': seed, **network} for seed in range(seeds) for network in networks]
 
 
+class Queue:
+    """The :class:`~strategies.experiment.workers.Work` of the tuner: each training once, in order.
+
+    What fails is tried again at the end, when why it failed may be over.
+
+    Args:
+        trainings: their parameters.
+    """
+
+    def __init__(self, trainings: list[dict[str, Any]]):
+        self._left = {key(parameters): TrialRequest('ground-truth', parameters) for parameters in trainings}
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def drop(self, parameters: dict[str, Any]) -> None:
+        """There is a result of these parameters already."""
+        self._left.pop(key(parameters), None)
+
+    def next_request(self) -> TrialRequest | None:
+        return self._left.pop(next(iter(self._left))) if self._left else None
+
+    def put_back(self, request: TrialRequest) -> None:
+        self._left[key(request.parameters)] = request
+
+    def finish(self, request: TrialRequest, result: dict[str, Any] | None) -> None:
+        """Its trial has written its result down."""
+
+    def is_done(self) -> bool:
+        return not self._left
+
+
 class GroundTruthTuner(Tuner):
     """Has each of :func:`trainings` run once, and again where it fails; then the experiment is DONE.
 
-    A result that came before ``nnictl resume`` is not trained again. What ran then NNI starts again by itself; here it
-    goes to the end of the queue, where its result will find it. What has failed is tried once more at the end of the
-    queue too; so is, of two trials that started at once and got each other's parameters, the one whose end NNI takes
-    for the other's, unless its result comes first.
+    After ``nnictl resume`` what has a result is not trained again.
 
     Args:
         skeleton: name of the space's skeleton.
@@ -72,22 +99,13 @@ class GroundTruthTuner(Tuner):
     ):
         self._skeleton, self._seeds, self._recipe = skeleton, seeds, recipe
         self._max_attempts, self._resume_table, self._manager = max_attempts, resume_table, manager
-        self._lock = threading.RLock()
-        self._trainings: dict[str, dict] = {}  # parameters by what identifies them
-        self._queue: dict[str, None] = {}  # in order
-        self._sent: dict[int, str] = {}  # by NNI's id of the parameters, of this run
-        self._running: dict[int, str] = {}
-        self._attempts: Counter[str] = Counter()
-        self._finished: set[str] = set()
-        self._workers: deque[int] = deque()
-        self._last_earlier_id = -1
-        self._send: Callable[[int, dict], None] | None = None
-        self._ended = False
+        self._queue: Queue | None = None
+        self._workers: Workers | None = None
         end_with_manager()
 
     def update_search_space(self, search_space):
         """Raises ValueError, and stops the experiment, where the arguments or the search space are not valid."""
-        if self._trainings:
+        if self._queue is not None:
             _logger.error('the search space of a running experiment stays as it is')
             return
         try:
@@ -104,9 +122,9 @@ class GroundTruthTuner(Tuner):
             _logger.error('%s', error)
             threading.Thread(target=self._manager().stop_experiment, daemon=True).start()
             raise
-        self._trainings = {key(parameters): parameters for parameters in every}
-        self._queue = dict.fromkeys(training for training in self._trainings if training not in in_table)
-        _logger.info('%d of %d trainings are to be run', len(self._queue), len(self._trainings))
+        self._queue = Queue([parameters for parameters in every if key(parameters) not in in_table])
+        self._workers = Workers(self._queue, self._manager, RESULT, self._max_attempts)
+        _logger.info('%d of %d trainings are to be run', len(self._queue), len(every))
 
     def _check(self) -> None:
         for name, value in (('seeds', self._seeds), ('max_attempts', self._max_attempts)):
@@ -137,98 +155,22 @@ class GroundTruthTuner(Tuner):
 
     def generate_multiple_parameters(self, parameter_id_list, **kwargs):
         """None at once: each id is answered through ``st_callback``, as long as there is something to train."""
-        with self._lock:
-            if self._send is None:
-                self._ask_of_earlier_trials()
-            self._send = kwargs['st_callback']
-            self._workers.extend(i for i in parameter_id_list if i > self._last_earlier_id)
-        self._dispatch()
+        self._workers.add(parameter_id_list, kwargs['st_callback'])
         return []
-
-    def _ask_of_earlier_trials(self) -> None:
-        try:
-            resumed = [key(parameters) for parameters in self._manager().unfinished().values()]
-            self._last_earlier_id = self._manager().last_earlier_id()
-        except Exception:
-            _logger.exception('NNI could not be asked for the trials of earlier runs: those that run are run twice')
-            return
-        for training in resumed:
-            if training in self._queue:
-                self._queue[training] = self._queue.pop(training)  # to the end
-
-    def _dispatch(self) -> None:
-        """Give waiting workers what is queued; end the experiment where nothing is left."""
-        with self._lock:
-            while self._workers and self._queue:
-                training = next(iter(self._queue))
-                worker = self._workers.popleft()
-                self._sent[worker] = self._running[worker] = training
-                self._attempts[training] += 1
-                del self._queue[training]
-                self._send(worker, self._trainings[training])
-            if self._send is not None and not self._queue and not self._running and not self._ended:
-                self._ended = True
-                threading.Thread(target=self._end, daemon=True).start()
-
-    def _end(self) -> None:
-        try:
-            self._manager().end_experiment()
-            _logger.info('%d trainings are done, the experiment is done', len(self._finished))
-        except Exception:
-            _logger.exception('all is trained, but NNI could not be told: stop it with nnictl stop')
 
     def receive_trial_result(self, parameter_id, parameters, value, **kwargs):
         # Not by ``parameters``: NNI has forgotten them where they were sent through the callback, and gives ''.
-        if _is_result(value) and parameter_id in self._sent:
-            self._finish(self._sent[parameter_id])
-
-    def import_data(self, data):
-        for record in data:
-            parameters, value = record['parameter'], record['value']
-            parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
-            value = json.loads(value) if isinstance(value, str) else value
-            if _is_result(value):
-                self._finish(key(parameters))
-
-    def _finish(self, training: str) -> None:
-        with self._lock:
-            if training not in self._trainings:
-                return
-            self._finished.add(training)
-            self._queue.pop(training, None)
-            self._running = {worker: running for worker, running in self._running.items() if running != training}
-        self._dispatch()
+        self._workers.receive_result(parameter_id, value)
 
     def trial_end(self, parameter_id, success, **kwargs):
-        with self._lock:
-            training = self._running.get(parameter_id)
-        if training is not None:
-            timer = threading.Timer(GRACE_SECONDS[bool(success)], self._failed, (parameter_id, training))
-            timer.daemon = True
-            timer.start()
+        if self._workers is not None:  # as in strategies.tuner
+            self._workers.trial_ended(parameter_id, success)
 
-    def _failed(self, parameter_id: int, training: str) -> None:
-        """A trial has ended, and no result of its training has come."""
-        with self._lock:
-            if self._running.get(parameter_id) != training:
-                return
-            del self._running[parameter_id]
-            again = self._attempts[training] < self._max_attempts
-            outcome = 'it is tried again' if again else 'it is given up'
-            _logger.warning('a training has failed (%s), %s: %s', self._why_failed(parameter_id), outcome, training)
-            if again:
-                self._queue[training] = None
-        self._dispatch()
-
-    def _why_failed(self, parameter_id: int) -> str:
-        try:
-            return self._manager().why_failed(parameter_id)
-        except Exception as error:
-            return f'its log could not be had: {error}'
-
-
-def _is_result(value: Any) -> bool:
-    names = ('default', 'test_accuracy')
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), int | float) and math.isfinite(value[name]) for name in names
-    )
+    def import_data(self, data):
+        for parameters, result in self._workers.earlier_results(data):
+            with self._workers.lock:
+                running = self._workers.running(parameters)
+                self._queue.drop(parameters)
+            if running is not None:
+                self._workers.receive_result(running, result)
+        self._workers.dispatch()

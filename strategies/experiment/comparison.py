@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import threading
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,21 +15,19 @@ from search_space.skeleton import candidates_of
 from .arguments import argument_problems, restricted_skeleton
 from .bounded_space import BudgetedSpace
 from .contender import contender
-from .engine import TrialEngine, TrialRequest
+from .engine import TrialEngine
 from .nni_manager import NniManager
 from .own_strategy import UnusableStrategy, is_own, try_strategy
-from .requests import key
+from .requests import TrialRequest, key
 from .seeds import derived_seed
+from .workers import Workers
 
 __all__ = ['Comparison']
 
 _logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = {True: 20.0, False: 5.0}
-"""How long after a trial's end, successful or not, its result may still arrive: NNI handles the two in two threads."""
-
-START_SECONDS = 60.0
-"""How long the next trial waits at most for the one before it to have started."""
+RESULT = ('default', 'macs', 'epochs', 'seconds')
+"""Numbers that every trial reports."""
 
 
 class Comparison:
@@ -100,20 +95,12 @@ class Comparison:
         # It has what the search space leaves no choice of, too.
         self._some_network = self._whole_skeleton.sample_of(self.skeleton.fix(first))
         self.recipes = {'retrain': retrain, 'search': search or {}}
-        self.test_runs, self.seed, self.max_attempts = test_runs, seed, max_attempts
-        self._manager = manager
-        self._lock = threading.RLock()
-        self._workers: deque[int] = deque()  # parameter ids that NNI's manager is waiting for
-        self._running: dict[int, TrialRequest] = {}
+        self.test_runs, self.seed = test_runs, seed
+        self._workers = Workers(self, manager, RESULT, max_attempts)
+        self._lock = self._workers.lock
         self._tested: set[str] = set()  # tests that have a result
-        self._failed: Counter[str] = Counter()  # trials of earlier runs
-        self._resumed: dict[str, int] = {}  # parameter ids of trials that NNI has started again, until asked for
-        self._last_earlier_id = -1
-        self._send: Any = None
         self._threads: dict[str, threading.Thread] = {}
         self._tests: deque[TrialRequest] | None = None
-        self._starting: int | None = None
-        self._ended = False
         self.strategies: dict[str, Strategy] = {}
         self.engines: dict[str, TrialEngine] = {}
         self._spaces: dict[str, BudgetedSpace] = {}
@@ -142,7 +129,7 @@ class Comparison:
                     name, 'retrain', derived_seed(self.seed, 'retrain', index), sample
                 ),
                 search=lambda name=name: self._search_request(name),
-                enqueued=self._dispatch,
+                enqueued=self._workers.dispatch,
                 macs=cost,
                 max_macs=max_macs,
             )
@@ -165,10 +152,6 @@ class Comparison:
     def add_workers(self, parameter_ids: list[int], send: Callable[[int, dict], None]) -> None:
         """Workers are free: each gets a trial through ``send``, as soon as a strategy has a request."""
         with self._lock:
-            if self._send is None:
-                self._ask_of_earlier_trials()
-            self._send = send
-            self._workers.extend(i for i in parameter_ids if i > self._last_earlier_id)
             for name, strategy in list(self.strategies.items()):
                 if name not in self._threads:
                     if type(strategy)._run is RegularizedEvolution._run:
@@ -177,20 +160,15 @@ class Comparison:
                     thread = threading.Thread(target=self._run_strategy, args=(name,), name=name, daemon=True)
                     self._threads[name] = thread
                     thread.start()
-        self._dispatch()
+        self._workers.add(parameter_ids, send)
 
-    def receive_result(self, parameter_id: int, result: dict) -> None:
+    def receive_result(self, parameter_id: int, result: Any) -> None:
         """A trial has reported its result; one that is not as it should be counts as none."""
-        self._finish(parameter_id, result if _is_result(result) else None)
+        self._workers.receive_result(parameter_id, result)
 
     def trial_ended(self, parameter_id: int, success: bool) -> None:
         """A trial's process has ended; if no result comes of it, it has failed."""
-        with self._lock:
-            if parameter_id not in self._running:
-                return
-        timer = threading.Timer(GRACE_SECONDS[success], self._finish, (parameter_id, None))
-        timer.daemon = True
-        timer.start()
+        self._workers.trial_ended(parameter_id, success)
 
     def import_data(self, data: list[dict]) -> None:
         """Remember the results of an earlier run of this experiment; those of another one are left alone.
@@ -198,11 +176,8 @@ class Comparison:
         NNI tells so, too, of the result of a trial that it has started again.
         """
         own = 0
-        for record in data:
-            parameters, result = record['parameter'], record['value']
-            parameters = json.loads(parameters) if isinstance(parameters, str) else parameters
-            result = json.loads(result) if isinstance(result, str) else result
-            if _is_result(result) and self._is_own(parameters):
+        for parameters, result in self._workers.earlier_results(data):
+            if self._is_own(parameters):
                 own += 1
                 self._remember(parameters, result)
         _logger.info('%d of %d results of earlier trials are of this experiment', own, len(data))
@@ -213,17 +188,15 @@ class Comparison:
         with self._lock:
             if is_test:
                 self._tested.add(key(parameters))
-            self._resumed.pop(key(parameters), None)
-            running = next((i for i, request in self._running.items() if request.parameters == parameters), None)
+            running = self._workers.running(parameters)
             waiting = engine.take(parameters) if running is None and not is_test else None
             if running is None and waiting is None and not is_test:
                 engine.remember(TrialRequest(parameters['strategy'], parameters, result=result, ended=True))
         if running is not None:
-            self._finish(running, result)
+            self._workers.receive_result(running, result)
         elif waiting is not None:
             engine.finish(waiting, result)
-        if self._send is not None:
-            self._dispatch()
+        self._workers.dispatch()
 
     def _is_own(self, parameters: dict[str, Any]) -> bool:
         """Is this what a strategy of this experiment may ask for?"""
@@ -250,86 +223,34 @@ class Comparison:
         _logger.info('strategy %s has ended', name)
         with self._lock:
             del self.strategies[name]
-        self._dispatch()
-
-    def _dispatch(self) -> None:
-        """Give waiting workers what is queued."""
-        with self._lock:
-            if not self.strategies and self._tests is None:
+            if not self.strategies:
                 self._queue_tests()
-            request = self._next_request() if self._workers and self._starting is None else None
-            resumed = self._resumed.pop(key(request.parameters), None) if request is not None else None
-            if request is not None:
-                worker = self._workers.popleft()  # not needed where resumed: when that ends, NNI asks for another
-                self._running[worker if resumed is None else resumed] = request
-                failed = min(self._failed[key(request.parameters)], self.max_attempts - 1)
-                request.attempts = max(request.attempts, failed) + 1
-            if resumed is not None:
-                threading.Thread(target=self._await_resumed, args=(resumed,), daemon=True).start()
-            elif request is not None:
-                self._starting = worker
-                self._send(worker, request.parameters)
-                threading.Thread(target=self._await_start, args=(worker,), daemon=True).start()
-            if self._tests is not None and not self._tests and not self._running and not self._ended:
-                self._ended = True
-                threading.Thread(target=self._end, daemon=True).start()
-        if resumed is not None:
-            self._dispatch()
+        self._workers.dispatch()
 
-    def _ask_of_earlier_trials(self) -> None:
-        try:
-            self._resumed = {key(p): parameter_id for parameter_id, p in self._manager().unfinished().items()}
-            self._failed = Counter(key(parameters) for parameters in self._manager().failed())
-            self._last_earlier_id = self._manager().last_earlier_id()
-        except Exception:
-            _logger.exception('NNI could not be asked for the trials of earlier runs: what has no result is run anew')
-
-    def _await_resumed(self, parameter_id: int) -> None:
-        """NNI 3.0 tells a tuner of the results of trials that it has started again, but not of their ends."""
-        waited_until = time.monotonic() + START_SECONDS  # NNI, killed twice, forgets what it had not started yet
-        status = 'RUNNING'
-        while status in ('WAITING', 'RUNNING') or (status == 'ADD_RESUMED' and time.monotonic() < waited_until):
-            time.sleep(1)
-            try:
-                status = self._manager().status(parameter_id)
-            except Exception:
-                _logger.exception('NNI could not be asked whether a trial has ended')
-                status = None
-        self.trial_ended(parameter_id, status == 'SUCCEEDED')
-
-    def _await_start(self, worker: int) -> None:
-        """Let the next trial be sent once this one has its parameters.
-
-        NNI 3.0 hands parameters to trials in the order in which the trials ask. Of two trials started at once either
-        may get the other's, and then the manager's records, and what it says when a trial ends, are of the wrong one.
-        """
-        waited_until = time.monotonic() + START_SECONDS
-        while time.monotonic() < waited_until:
-            try:
-                if self._manager().has_started(worker):
-                    break
-            except Exception:
-                _logger.exception('NNI could not be asked whether a trial has started')
-                break
-            time.sleep(0.5)
-        with self._lock:
-            self._starting = None
-        self._dispatch()
-
-    def _end(self) -> None:
-        try:
-            self._manager().end_experiment()
-            _logger.info('all strategies have ended, the experiment is done')
-        except Exception:
-            _logger.exception('all strategies have ended, but NNI could not be told: stop it with nnictl stop')
-
-    def _next_request(self) -> TrialRequest | None:
+    def next_request(self) -> TrialRequest | None:
+        """For a free worker: what the strategy wants that has spent least, and at last the tests."""
         while self._tests:
             request = self._tests.popleft()
             if key(request.parameters) not in self._tested:
                 return request
         by_spent = sorted(self.engines.values(), key=lambda engine: engine.spent(queued=False))
         return next((request for engine in by_spent if (request := engine.next_request())), None)
+
+    def put_back(self, request: TrialRequest) -> None:
+        """A trial has failed: it is the next to be run."""
+        if request.parameters['stage'] == 'test':
+            self._tests.appendleft(request)
+        else:
+            self.engines[request.strategy].put_back(request)
+
+    def finish(self, request: TrialRequest, result: dict[str, Any] | None) -> None:
+        """A trial has a result, or was given up: its strategy is told, but of tests."""
+        if request.parameters['stage'] != 'test':
+            self.engines[request.strategy].finish(request, result)
+
+    def is_done(self) -> bool:
+        """Have all strategies ended, and their tests?"""
+        return self._tests is not None and not self._tests
 
     def _queue_tests(self) -> None:
         self._tests = deque()
@@ -343,39 +264,3 @@ class Comparison:
                 request = self._request(name, 'test', derived_seed(self.seed, 'test', run), network)
                 if key(request.parameters) not in self._tested:
                     self._tests.append(request)
-
-    def _finish(self, parameter_id: int, result: dict | None) -> None:
-        with self._lock:
-            request = self._running.get(parameter_id)
-        if request is None:
-            return
-        reason = self._why_failed(parameter_id) if result is None else ''
-        with self._lock:
-            if self._running.pop(parameter_id, None) is None:  # its result has come in the meantime
-                return
-            is_test, again = request.parameters['stage'] == 'test', False
-            if result is None:
-                again = request.attempts < self.max_attempts
-                outcome = 'it is tried again' if again else 'it is given up'
-                _logger.warning(
-                    'a trial of %s failed (%s), %s: %s', request.strategy, reason, outcome, request.parameters
-                )
-            if again:
-                self._tests.appendleft(request) if is_test else self.engines[request.strategy].put_back(request)
-        if not again and not is_test:
-            self.engines[request.strategy].finish(request, result)
-        self._dispatch()
-
-    def _why_failed(self, parameter_id: int) -> str:
-        try:
-            return self._manager().why_failed(parameter_id)
-        except Exception as error:  # the training service may keep no log that NNI could give
-            return f'its log could not be had: {error}'
-
-
-def _is_result(value: Any) -> bool:
-    """Is it what our trials report? After a loss that was no number, or from another trial command, it may not be."""
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), int | float) and math.isfinite(value[name])
-        for name in ('default', 'macs', 'epochs', 'seconds')
-    )

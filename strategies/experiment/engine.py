@@ -6,7 +6,6 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.nni_nas import (
@@ -19,9 +18,9 @@ from search_space.nni_nas import (
 )
 
 from .arguments import UNITS
-from .requests import key
+from .requests import TrialRequest, key
 
-__all__ = ['TrialEngine', 'TrialRequest']
+__all__ = ['TrialEngine']
 
 _logger = logging.getLogger(__name__)
 
@@ -31,31 +30,6 @@ It ends then, as at the end of its budget."""
 
 TOLERANCE = 0.01
 """A search's held-out part is whole images: what it spends may be off by less than a hundredth of an epoch."""
-
-
-@dataclass(eq=False)
-class TrialRequest:
-    """A trial that a strategy wants run.
-
-    Attributes:
-        strategy: name of the strategy that asked for it.
-        parameters: what the trial is a pure function of.
-        epochs: that it will train.
-        model: NNI's model that is trained by it; None for a search and for a test.
-        attempts: how often it was started.
-        result: what it reported; None until then, and where it was given up.
-        ended: is there a result, or was it given up?
-        done: set when the strategy has been told.
-    """
-
-    strategy: str
-    parameters: dict[str, Any]
-    epochs: float = 0.0
-    model: ExecutableModelSpace | None = None
-    attempts: int = 0
-    result: dict[str, Any] | None = None
-    ended: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 class TrialEngine(ExecutionEngine):

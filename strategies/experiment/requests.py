@@ -1,11 +1,41 @@
-"""What tells one trial's parameters from another's."""
+"""A trial that is asked for, and what tells its parameters from another's."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-__all__ = ['key']
+if TYPE_CHECKING:
+    from search_space.nni_nas import ExecutableModelSpace
+
+__all__ = ['TrialRequest', 'key']
+
+
+@dataclass(eq=False)
+class TrialRequest:
+    """A trial that a strategy wants run.
+
+    Attributes:
+        strategy: name of the strategy that asked for it.
+        parameters: what the trial is a pure function of.
+        epochs: that it will train.
+        model: NNI's model that is trained by it; None for a search and for a test.
+        attempts: how often it was started.
+        result: what it reported; None until then, and where it was given up.
+        ended: is there a result, or was it given up?
+        done: set when the strategy has been told.
+    """
+
+    strategy: str
+    parameters: dict[str, Any]
+    epochs: float = 0.0
+    model: ExecutableModelSpace | None = None
+    attempts: int = 0
+    result: dict[str, Any] | None = None
+    ended: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 def key(parameters: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from numpy.random import RandomState
 from search_space import LightNLSpace, load_skeleton, macs, nni_search_space
 from strategies import AutoNL
 from strategies.experiment.bounded_space import BudgetedSpace
-from strategies.experiment.engine import TrialRequest
+from strategies.experiment.requests import TrialRequest
 from strategies.experiment.seeds import derived_seed
 from strategies.tuner import StrategyTuner
 
@@ -34,7 +34,7 @@ ALL = {'autonl': AUTONL, 'random': RANDOM, 'evolution': EVOLUTION}
 def _quick_polling(monkeypatch):
     sleep = time.sleep
     monkeypatch.setattr(time, 'sleep', lambda seconds: sleep(min(seconds, 0.002)))
-    monkeypatch.setattr('strategies.experiment.comparison.GRACE_SECONDS', {True: 0.4, False: 0.01})
+    monkeypatch.setattr('strategies.experiment.workers.GRACE_SECONDS', {True: 0.4, False: 0.01})
     # Not in a process of their own, which takes seconds: test_own_strategy does that.
     monkeypatch.setattr('strategies.experiment.comparison.try_strategy', lambda name, arguments: None)
 
@@ -506,6 +506,14 @@ def test_a_trial_that_nni_starts_again_itself_answers_the_request_for_it(ends, s
     assert sorted(map(str, resumed.started)) == sorted(map(str, left))
 
 
+def test_the_end_of_an_earlier_trial_may_be_told_before_the_comparison_is_made():
+    resumed = Experiment({'random': RANDOM})
+    comparison, resumed.tuner._comparison = resumed.tuner._comparison, None
+    resumed.tuner.trial_end(0, True)
+    resumed.tuner._comparison = comparison
+    assert resumed.run().stages('random') == ['retrain'] * 4 + ['test'] * 2
+
+
 def test_what_failed_before_a_resume_counts():
     (parameters, *_), *_ = Experiment({'random': RANDOM}).run().finished
     resumed = Experiment({'random': RANDOM}, fails=lambda p, attempt: p == parameters)
@@ -525,7 +533,7 @@ def test_a_free_worker_goes_to_the_strategy_that_has_spent_least():
         engine = comparison.engines[name]
         engine.remember(TrialRequest(name, {}, result={'epochs': spent, 'seconds': 1.0}, ended=True))
         engine.submit_models(comparison._spaces[name].random())
-    assert [comparison._next_request().strategy for _ in range(2)] == ['other', 'one']
+    assert [comparison.next_request().strategy for _ in range(2)] == ['other', 'one']
 
 
 def test_one_trial_starts_at_a_time():

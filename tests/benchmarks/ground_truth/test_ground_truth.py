@@ -56,8 +56,17 @@ class Manager:
         self.ended, self.stopped = threading.Event(), threading.Event()
         self.again = {}
 
+    def has_started(self, parameter_id):
+        return True
+
     def unfinished(self):
         return self.again
+
+    def failed(self):
+        return []
+
+    def status(self, parameter_id):
+        return 'SUCCEEDED' if self.ended.is_set() else 'RUNNING'
 
     def last_earlier_id(self):
         return max(self.again, default=-1)
@@ -96,8 +105,13 @@ class Experiment:
         ids = [next(self.ids) for _ in range(count)]
         assert self.tuner.generate_multiple_parameters(ids, st_callback=self.send) == []
 
-    def all_queued(self):
-        self.ask(1000)
+    def queued(self, count):
+        """The first ``count`` that are started: one after the other, each in its own time."""
+        self.ask(count)
+        until = time.monotonic() + 20
+        while len(self.started) < count:
+            assert time.monotonic() < until, f'{len(self.started)} of {count} are started'
+            time.sleep(0.002)
         return self.started
 
     def run(self, fails=lambda parameters, attempt: False, stop_after=math.inf):
@@ -126,7 +140,7 @@ RESULT = {'default': 0.5, 'test_accuracy': 0.5, 'macs': 1, 'params': 1, 'epochs'
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch):
-    monkeypatch.setattr('benchmarks.ground_truth.tuner.GRACE_SECONDS', {True: 0.05, False: 0.01})
+    monkeypatch.setattr('strategies.experiment.workers.GRACE_SECONDS', {True: 0.05, False: 0.01})
 
 
 def all_of(trainings):
@@ -147,8 +161,7 @@ def test_every_network_is_trained_once_from_every_seed_and_then_the_experiment_i
 
 def test_the_whole_space_is_320_trainings():
     experiment = Experiment(space=SPACE)
-    experiment.ask(1000)
-    assert len(set(all_of(experiment.started))) == 320
+    assert len(set(all_of(experiment.queued(320)))) == 320
 
 
 def test_what_failed_is_tried_once_more_at_the_end():
@@ -186,24 +199,6 @@ def test_a_trial_that_ends_well_and_never_reports_counts_as_failed():
     assert all_of(experiment.run()).count(all_of(silent[:1])[0]) == 2
 
 
-@pytest.mark.parametrize('result_first', [True, False])
-def test_of_two_trials_that_nni_has_mixed_up_both_are_trained_in_the_end(result_first):
-    experiment = Experiment()
-    experiment.ask(2)
-    # Trial 0 got the parameters of trial 1 and fails; trial 1 got those of trial 0 and ends well.
-    calls = [
-        lambda: experiment.tuner.receive_trial_result(0, '', RESULT),
-        lambda: experiment.tuner.trial_end(0, False),
-    ]
-    for call in calls if result_first else reversed(calls):
-        call()
-    experiment.tuner.trial_end(1, True)
-    finished = [experiment.running.pop(0)]
-    experiment.running.pop(1)
-    finished += experiment.run()
-    assert len(set(all_of(finished))) == 8
-
-
 @pytest.mark.parametrize('stop_after', [1, 5, 8])
 def test_what_was_trained_before_a_resume_is_not_trained_again(stop_after):
     first = Experiment()
@@ -218,40 +213,48 @@ def test_what_the_table_holds_is_not_trained_again(tmp_path, monkeypatch):
     rows = made_up_table.rows()
     table = tmp_path / 'networks.csv'
     monkeypatch.setattr('benchmarks.ground_truth.table.FILE', table)
-    assert len(untrained := Experiment(space=SPACE, resume_table=True).all_queued()) == 320  # there is no table
+    untrained = Experiment(space=SPACE, resume_table=True).queued(320)  # there is no table
     write_table(table, RECIPE, rows[:150] + rows[250:])
-    queued = Experiment(space=SPACE, resume_table=True).all_queued()
-    assert all_of(queued) == sorted(all_of(untrained[150:250]))
-    assert (
-        len(Experiment(space=SPACE, resume_table=True, recipe=Experiment.recipe() | {'epochs': 3}).all_queued()) == 320
-    )
+    part = Experiment(space=SPACE, resume_table=True)
+    assert all_of(part.queued(100)) == sorted(all_of(untrained[150:250]))
+    part.ask()
+    assert len(part.started) == 100
+    other = Experiment(space=SPACE, resume_table=True, recipe=Experiment.recipe() | {'epochs': 3})
+    assert len(other.queued(320)) == 320
     write_table(table, RECIPE, rows)
     with pytest.raises(ValueError, match='all trainings are in the table already'):
         Experiment(space=SPACE, resume_table=True)
-    assert len(Experiment(space=SPACE).all_queued()) == 320
+    assert len(Experiment(space=SPACE).queued(320)) == 320
 
 
-def test_what_nni_starts_again_itself_is_not_started_here_while_anything_else_is_left():
+@pytest.fixture
+def interrupted():
+    """Two trainings that ran when their experiment was interrupted."""
     first = Experiment()
-    first.ask(2)
-    again = list(first.running.values())
-    resumed = Experiment(again=again)
-    resumed.ask(6)
-    assert not set(all_of(resumed.started)) & set(all_of(again))
-    resumed.tuner.import_data([{'parameter': json.dumps(p), 'value': json.dumps(RESULT)} for p in again])
+    return [*first.queued(2)]
+
+
+def test_what_nni_starts_again_itself_is_not_started_here(interrupted):
+    resumed = Experiment(again=interrupted)
+    resumed.ask(2)  # for these NNI has workers
+    assert not set(all_of(resumed.queued(6))) & set(all_of(interrupted))
+    resumed.tuner.import_data([{'parameter': json.dumps(p), 'value': json.dumps(RESULT)} for p in interrupted])
     for parameter_id, parameters in list(resumed.running.items()):
         resumed.tuner.receive_trial_result(parameter_id, parameters, RESULT)
     assert resumed.manager.ended.wait(5)
     assert len(resumed.started) == 6
 
 
-def test_an_id_of_an_earlier_trial_is_left_unanswered_since_its_result_would_be_taken_for_that_trials():
-    first = Experiment()
-    first.ask(2)
-    resumed = Experiment(again=first.running.values())
+def test_an_id_of_an_earlier_trial_is_left_unanswered_since_its_result_would_be_taken_for_that_trials(interrupted):
+    resumed = Experiment(again=interrupted)
     assert resumed.tuner.generate_multiple_parameters([0], st_callback=resumed.send) == []
+    resumed.tuner.import_data([{'parameter': p, 'value': RESULT} for p in interrupted])
     assert not resumed.started
-    assert len(resumed.run()) == 8
+    assert len(resumed.run()) == 6
+
+
+def test_the_end_of_an_earlier_trial_may_be_told_before_there_is_anything_to_train():
+    GroundTruthTuner('cued-160', 2, Experiment.recipe(), manager=Manager).trial_end(0, True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from numpy.random import RandomState
 from search_space import LightNLSpace, load_skeleton
 from strategies.experiment.arguments import UNITS
 from strategies.experiment.bounded_space import BudgetedSpace
-from strategies.experiment.engine import TrialEngine, TrialRequest
-from strategies.experiment.requests import key
+from strategies.experiment.engine import TrialEngine
+from strategies.experiment.requests import TrialRequest, key
 
 SPACE = BudgetedSpace.from_model(LightNLSpace(load_skeleton('cued')))
 DICE = RandomState(0)
