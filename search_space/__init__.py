@@ -4,7 +4,8 @@ from importlib import import_module
 
 from .cost.macs import Cost, macs, params
 from .named_networks import load_network, named_networks
-from .skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton, nni_search_space, shipped_skeletons
+from .skeleton import ABSENT, PRESENT, Row, Skeleton, nni_search_space
+from .skeleton_file import load_skeleton, parse_skeleton, shipped_skeletons
 
 __all__ = [
     'ABSENT',
@@ -23,6 +24,7 @@ __all__ = [
     'named_networks',
     'nni_search_space',
     'params',
+    'parse_skeleton',
     'shipped_skeletons',
 ]
 

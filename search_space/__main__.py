@@ -15,7 +15,8 @@ from .rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, whole
 from .show.compare_nl import compare_nl, comparison_text
 from .show.describe import describe_network, describe_space, network_text, space_text
 from .show.draw import draw
-from .skeleton import LARGEST_INPUT, Skeleton, load_skeleton, nni_search_space
+from .skeleton import Skeleton, nni_search_space
+from .skeleton_file import LARGEST_INPUT, load_skeleton
 from .whole_file import check_writable
 
 NETWORK = 'a shipped network, or the path of a YAML file with the keys skeleton and rows'

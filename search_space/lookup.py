@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .named_networks import load_network, named_networks
 from .rules import shown
-from .skeleton import Sample, Skeleton, closest, load_skeleton, shipped_skeletons
+from .skeleton import Sample, Skeleton, closest
+from .skeleton_file import load_skeleton, shipped_skeletons
 from .yaml_mapping import find_yaml, read_mapping
 
 __all__ = ['look_up', 'look_up_network']

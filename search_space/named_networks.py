@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .rules import shown
-from .skeleton import PRESENT, ROW_RULES, Sample, Skeleton, closest, idle_choices, label, load_skeleton, same_value
+from .skeleton import PRESENT, Sample, Skeleton, closest, idle_choices, label, same_value
+from .skeleton_file import ROW_RULES, load_skeleton
 from .yaml_mapping import find_yaml, read_mapping, shipped
 
 __all__ = ['load_network', 'named_networks']

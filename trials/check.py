@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from search_space.read_file import read_json, read_text
 from search_space.rules import one_line, shown, whole
-from search_space.skeleton import closest, load_skeleton, shipped_skeletons
+from search_space.skeleton import closest
+from search_space.skeleton_file import load_skeleton, shipped_skeletons
 from search_space.yaml_mapping import read_mapping
 from strategies.experiment.arguments import argument_problems, search_space_problems
 

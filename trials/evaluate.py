@@ -14,7 +14,8 @@ import torch
 
 from search_space.csv_text import csv_text
 from search_space.rules import MOST_THREADS, one_of, whole
-from search_space.skeleton import LARGEST_INPUT, Skeleton
+from search_space.skeleton import Skeleton
+from search_space.skeleton_file import LARGEST_INPUT
 from search_space.whole_file import write_whole
 
 from . import datasets

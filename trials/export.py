@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from search_space import build
 from search_space.lightnl.block import fused
-from search_space.skeleton import closest, parse_skeleton
+from search_space.skeleton import closest
+from search_space.skeleton_file import parse_skeleton
 from search_space.whole_file import check_writable, write_whole
 
 from .trained_network import files_of, load_trained

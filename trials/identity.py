@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search_space.skeleton import Skeleton, load_skeleton
+from search_space.skeleton import Skeleton
+from search_space.skeleton_file import load_skeleton
 from strategies.experiment.requests import key
 
 from .trial_folder import RECORD, SKELETON, WEIGHTS

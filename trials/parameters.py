@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.rules import MOST_THREADS, NAME, TEXT, TRUTH, Rule, number, one_of, shown, whole
-from search_space.skeleton import Skeleton, closest, load_skeleton
+from search_space.skeleton import Skeleton, closest
+from search_space.skeleton_file import load_skeleton
 from strategies.experiment.arguments import CLASS_RULE, EPOCHS, HELD_OUT, HELD_OUT_RULE
 from strategies.experiment.seeds import SEED
 

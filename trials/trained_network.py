@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 from search_space import build
-from search_space.skeleton import Sample, Skeleton, load_skeleton
+from search_space.skeleton import Sample, Skeleton
+from search_space.skeleton_file import load_skeleton
 
 from .datasets import class_names, normalisation
 from .identity import skeleton_content

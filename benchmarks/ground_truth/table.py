@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from search_space import macs
-from search_space.skeleton import Sample, Skeleton, load_skeleton
+from search_space.skeleton import Sample, Skeleton
+from search_space.skeleton_file import load_skeleton
 from search_space.whole_file import write_whole
 
 __all__ = ['BUDGETS', 'FILE', 'RESULTS', 'GroundTruth', 'read_table', 'shown', 'write_table']

@@ -12,7 +12,8 @@ from typing import Any
 
 from nni.tuner import Tuner
 
-from search_space.skeleton import Skeleton, load_skeleton
+from search_space.skeleton import Skeleton
+from search_space.skeleton_file import load_skeleton
 from strategies.experiment.arguments import restricted_skeleton
 from strategies.experiment.end_with_manager import end_with_manager
 from strategies.experiment.nni_manager import NniManager

@@ -51,7 +51,8 @@ from search_space.entry_point import Parser, path_argument, run, whole_argument 
 from search_space.lightnl.macs import non_local_macs  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
-from search_space.skeleton import ABSENT, PRESENT, Row, Skeleton, load_skeleton  # noqa: E402
+from search_space.skeleton import ABSENT, PRESENT, Row, Skeleton  # noqa: E402
+from search_space.skeleton_file import load_skeleton  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 
 EXPERIMENTS = {

@@ -56,7 +56,8 @@ from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E40
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
-from search_space.skeleton import ABSENT, PRESENT, Sample, Skeleton, load_skeleton, row_name  # noqa: E402
+from search_space.skeleton import ABSENT, PRESENT, Sample, Skeleton, row_name  # noqa: E402
+from search_space.skeleton_file import load_skeleton  # noqa: E402
 from search_space.whole_file import check_writable, write_whole  # noqa: E402
 from search_space.yaml_mapping import find_yaml  # noqa: E402
 

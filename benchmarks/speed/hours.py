@@ -37,7 +37,8 @@ from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.nni_nas import DataLoader, OneShotStrategy, RawFormatModelSpace  # noqa: E402
 from search_space.read_file import read_text  # noqa: E402
 from search_space.rules import whole  # noqa: E402
-from search_space.skeleton import Sample, Skeleton, load_skeleton  # noqa: E402
+from search_space.skeleton import Sample, Skeleton  # noqa: E402
+from search_space.skeleton_file import load_skeleton  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
 from strategies.autonl.knapsack import best_within  # noqa: E402
 from strategies.experiment.arguments import argument_problems  # noqa: E402

@@ -23,7 +23,8 @@ from ..lightnl.block import fused
 from ..network import InvertedResidual, LightNLSpace, build
 from ..read_file import read_json
 from ..rules import MOST_RUNS, MOST_THREADS, MOST_TIMED, TEXT, Rule, check_record, number, one_of, whole
-from ..skeleton import ABSENT, ROW_RULES, SKELETON_RULES, Row, Sample, Skeleton
+from ..skeleton import ABSENT, Row, Sample, Skeleton
+from ..skeleton_file import ROW_RULES, SKELETON_RULES
 from ..whole_file import write_whole
 from .macs import Cost, row_sizes
 

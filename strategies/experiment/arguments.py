@@ -11,7 +11,8 @@ from typing import Any
 
 from search_space.cost.macs import macs
 from search_space.rules import NAME, TEXT, Rule, number, one_line, one_of, shown, whole
-from search_space.skeleton import Skeleton, candidates_of, closest, load_skeleton
+from search_space.skeleton import Skeleton, candidates_of, closest
+from search_space.skeleton_file import load_skeleton
 
 from .seeds import SEED
 

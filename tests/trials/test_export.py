@@ -13,7 +13,8 @@ from dataset_files import without_checksums, write_cifar
 from torch import nn
 
 from search_space import LightNL, build, load_skeleton
-from search_space.skeleton import Sample, Skeleton, parse_skeleton
+from search_space.skeleton import Sample, Skeleton
+from search_space.skeleton_file import parse_skeleton
 from trials import export
 from trials.__main__ import main
 from trials.datasets import class_names, normalisation

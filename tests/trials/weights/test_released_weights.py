@@ -34,7 +34,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from search_space import LightNL, build, load_network
-from search_space.skeleton import load_skeleton
+from search_space.skeleton_file import load_skeleton
 from trials import datasets
 from trials.__main__ import main
 from trials.trained_network import load_trained
