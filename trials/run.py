@@ -17,7 +17,14 @@ import pytorch_lightning as pl
 import torch
 
 from search_space import LightNLSpace, build, macs, params
-from search_space.nni_nas import ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
+from search_space.nni_nas import (
+    Lightning,
+    ModelStatus,
+    OneShotStrategy,
+    RawFormatModelSpace,
+    SequentialExecutionEngine,
+    TrainingEndEvent,
+)
 from search_space.whole_file import write_whole
 from strategies import Course
 from strategies.autonl.finite_loss import FiniteLoss
@@ -34,7 +41,7 @@ from .training.evaluator import evaluator, loader
 from .training.running_statistics import STATISTICS_BATCHES, estimate_statistics
 from .trial_folder import RECORD, WEIGHTS, Record
 
-__all__ = ['recipe_of', 'run_trial', 'save_trial']
+__all__ = ['recipe_of', 'run_search', 'run_trial', 'save_trial']
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -166,13 +173,23 @@ def _measure(network, part, trial, recipe):
     return measure(network, images, classes, device=trainer.strategy.root_device, precision=trainer.precision)
 
 
+def run_search(strategy: OneShotStrategy, trial: TrialParameters, training: Lightning) -> None:
+    """Run a one-shot strategy on the trial's space: it has then its supernet and its Lightning module.
+
+    Args:
+        strategy: made, and not run yet.
+        trial: a search trial.
+        training: evaluator of its recipe; the training part trains the weights, the validation part what is searched.
+    """
+    space = LightNLSpace(trial.space()).to(memory_format=torch.channels_last)
+    strategy(RawFormatModelSpace(space, training), _ThisTrial(partial(inherit, trial=trial)))
+
+
 def _search(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
-    space = LightNLSpace(skeleton).to(memory_format=torch.channels_last)
-    searching = make_evaluator(weights_part, held_out, shuffle_validation=True)
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
-    strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
+    run_search(strategy, trial, make_evaluator(weights_part, held_out, shuffle_validation=True))
     sample = skeleton.canonical(strategy.oneshot_module.export())
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **recipe_of(trial))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# isort: split
-
 import logging
 import time
 import warnings
@@ -23,7 +21,7 @@ from strategies.experiment.seeds import derived_seed
 from strategies.experiment.strategy_class import strategy_class
 from trials import datasets
 from trials.parameters import TrialParameters
-from trials.run import recipe_of
+from trials.run import recipe_of, run_search
 from trials.training.evaluator import evaluator, loader
 
 __all__ = ['FinishedSearch', 'passes', 'search', 'trial_and_clip']
@@ -100,25 +98,21 @@ def search(parameters: dict[str, Any]) -> FinishedSearch:
     skeleton = trial.space()
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
-    strategy = strategy_class(trial.search_class)
-    recipe = recipe_of(trial)
-    if strategy is RandomOneShot:  # Lightning steps, and clips
-        made, recipe['gradient_clip'] = strategy(**trial.search_arguments), clip
+    made, recipe = strategy_class(trial.search_class), recipe_of(trial)
+    if made is RandomOneShot:  # Lightning steps, and clips
+        strategy, recipe['gradient_clip'] = made(**trial.search_arguments), clip
     else:
-        made = strategy(**{'gradient_clip_val': clip or None, **trial.search_arguments})
+        strategy = made(**{'gradient_clip_val': clip or None, **trial.search_arguments})
     started = time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore')  # Lightning recommends worker processes and a logger, NNI what it deprecates
-        supernet = made.mutate_model(LightNLSpace(skeleton).to(memory_format=torch.channels_last))
-        searching = made.mutate_evaluator(evaluator(weights_part, held_out, **recipe, shuffle_validation=True))
-        searching.evaluate(supernet)
+        run_search(strategy, trial, evaluator(weights_part, held_out, **recipe, shuffle_validation=True))
     cpu_seconds = time.process_time() - started
-    searching.module.set_model(supernet)
     return FinishedSearch(
-        made,
-        searching.module,
-        supernet,
-        passes(made, trial.epochs) * len(weights_part) / len(parts.train),
+        strategy,
+        strategy.oneshot_module,
+        strategy.supernet,
+        passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
         cpu_seconds,
         list(loader(held_out, trial.batch_size))[:BATCHES],
     )
