@@ -30,7 +30,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import search_step  # first: it puts this package on the path, and imports NNI and Lightning in the order they need
 
@@ -42,7 +41,6 @@ import pandas as pd  # noqa: E402
 import psutil  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
-from nni.nas.strategy import base  # noqa: E402
 from records import Records  # noqa: E402
 
 from analysis import plots, read, write_report  # noqa: E402
@@ -51,6 +49,7 @@ from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, nni_search_space  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
+from search_space.nni_nas import Strategy  # noqa: E402
 from search_space.progress import progress  # noqa: E402
 from search_space.whole_file import check_folder  # noqa: E402
 from strategies.experiment.comparison import Comparison  # noqa: E402
@@ -178,7 +177,7 @@ def finished_trials(strategy: str, table: Path, count: int, file: Path) -> None:
 
 def resumed_tuner(strategy: str, table: Path, file: Path, count: int, decisions: int) -> dict[str, float]:
     """What it costs to resume the tuner of an experiment with ``count`` finished trials, and to decide then."""
-    base.time = SimpleNamespace(sleep=lambda seconds: time.sleep(1e-3))  # how NNI's strategies wait for a worker
+    Strategy.wait_for_resource = quick_wait
     memory, sent = resident_memory(), queue.SimpleQueue()
     tuner = StrategyTuner(manager=Manager, **experiment(strategy, table, count + decisions + 10))
     tuner.update_search_space(nni_search_space(load_skeleton(table).choices()))
@@ -201,6 +200,15 @@ def resumed_tuner(strategy: str, table: Path, file: Path, count: int, decisions:
         'decision, ms': 1e3 * (decided - deciding) / decisions,
         'memory, MiB': (resident_memory() - memory) / MIB,
     }
+
+
+def quick_wait(strategy: Strategy) -> bool:
+    """A strategy's ``wait_for_resource``, which looks for a free worker every millisecond and not every second."""
+    while not strategy.engine.idle_worker_available():
+        if not strategy.engine.budget_available():
+            return False
+        time.sleep(1e-3)
+    return strategy.engine.budget_available()
 
 
 def resident_memory() -> int:
