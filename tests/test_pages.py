@@ -1,8 +1,12 @@
 """Every command and every piece of Python on the pages runs, and every link leads somewhere."""
 
+import argparse
+import ast
 import json
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,54 +18,37 @@ PAGES = {page: page.read_text() for page in FILES}
 BLOCKS = [block for text in PAGES.values() for block in re.findall(r'^```(\w+)\n(.*?)^```', text, flags=re.M | re.S)]
 """Language and text of each block of code on a page."""
 
-TESTED = {
-    'bash run.sh': 'test_run_sh_can_be_interrupted_and_goes_on_to_its_report',
-    'bash run.sh tests': 'the tests themselves',
-    'bash run.sh experiments/imagenet.yaml': 'test_run_sh_can_be_interrupted_and_goes_on_to_its_report',
-    'pip install -e .': 'run.sh, which the tests are run by',
-    'nnictl create --config experiment.yaml': 'test_it_ends_done_with_a_table_of_all_strategies',
-    'python -m analysis table --wait': 'test_it_ends_done_with_a_table_of_all_strategies',
-    'nnictl stop': 'test_it_ends_done_with_a_table_of_all_strategies',
-    'python -m trials import': 'test_the_import_goes_on_to_an_accuracy_and_to_onnx',
-    'python -m trials evaluate': 'test_the_import_goes_on_to_an_accuracy_and_to_onnx',
-    'python -m trials export': 'test_an_exported_network_gives_the_logits_of_the_trained_one_at_any_batch',
-    'python benchmarks/speed/networks.py': 'test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes',
-    'python benchmarks/speed/block.py': (
-        'test_it_prints_a_line_a_shape_batch_and_mode_what_was_left_out_and_what_became_of_every_goal'
-    ),
-    'python benchmarks/speed/scale.py': 'test_it_says_what_each_size_costs_and_how_that_grows',
-    'python benchmarks/quality/search_seeds.py': (
-        'test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice'
-    ),
-    'python benchmarks/speed/search_step.py': (
-        'test_it_prints_time_and_memory_of_every_subject_and_what_became_of_every_goal'
-    ),
-    'python benchmarks/quality/search_quality.py': (
-        'test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice'
-    ),
-    'python benchmarks/quality/ablations.py': (
-        'test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export'
-    ),
-    'nnictl create --config benchmarks/ground_truth/experiment.yaml': (
-        'test_it_is_killed_and_resumed_and_its_table_has_every_training_once'
-    ),
-    'python -m benchmarks.ground_truth collect': 'test_the_table_is_collected_from_what_the_trials_left',
-    'python -m benchmarks.ground_truth describe': 'test_the_description_says_spread_noise_and_what_choices_do',
-    'python -m trials check experiments/imagenet.yaml': (
-        'test_the_variants_that_are_shipped_are_right_to_nni_and_to_us'
-    ),
-    'python -m trials prepare': 'test_the_command_makes_a_copy_that_the_data_set_reads_with_the_same_labels',
-    'apt-get install dataset-fashion-mnist': 'test_debians_package_is_fashion_mnist',
-    'AUTONL_GPU_KERNELS=on python -m trials run': 'test_the_switch_decides_and_without_it_what_was_measured',
-    'AUTONL_GPU_KERNELS=off python -m trials run': 'test_the_switch_decides_and_without_it_what_was_measured',
-    'bash benchmarks/on_gpu.sh': 'test_on_a_cpu_every_part_runs_and_leaves_its_table_and_its_csv',
-    'python benchmarks/speed/reader.py': (
-        'test_it_prints_what_a_core_reads_of_images_of_imagenets_size_and_how_many_cores_are_needed'
-    ),
-    'python benchmarks/quality/attention.py': ('test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv'),
-    'python -m search_space latency': 'test_the_command_measures_stores_and_tells_how_well_it_predicts',
+LONG = {
+    'bash run.sh': 'tests/test_main_job.py',
+    'bash run.sh resume': 'tests/test_main_job.py',
+    'bash run.sh tests': '.ci/run',
+    'bash benchmarks/on_gpu.sh': 'tests/benchmarks/speed/test_on_gpu.py',
+    'nnictl create --config': 'tests/nnictl_experiment.py',
+    'nnictl stop': 'tests/nnictl_experiment.py',
+    'python -m analysis table --wait': 'tests/conftest.py',
+    'python -m benchmarks.ground_truth collect': 'tests/benchmarks/ground_truth/test_ground_truth.py',
+    'python -m search_space latency': 'tests/search_space/cost/test_latency.py',
+    'python -m trials check experiments/imagenet.yaml': 'tests/trials/test_check.py',
+    'python -m trials evaluate': 'tests/trials/weights/test_released_weights.py',
+    'python -m trials export': 'tests/trials/test_export.py',
+    'python -m trials import': 'tests/trials/weights/test_released_weights.py',
+    'python -m trials prepare': 'tests/trials/test_prepared_copy.py',
+    'python -m trials run ...': 'tests/trials/test_evaluation.py',
+    'python benchmarks/quality/ablations.py': 'tests/benchmarks/quality/test_search_quality.py',
+    'python benchmarks/quality/attention.py': 'tests/benchmarks/quality/test_attention.py',
+    'python benchmarks/quality/search_quality.py': 'tests/benchmarks/quality/test_search_quality.py',
+    'python benchmarks/quality/search_seeds.py': 'tests/benchmarks/quality/test_search_seeds.py',
+    'python benchmarks/speed/block.py': 'tests/benchmarks/speed/test_block_speed.py',
+    'python benchmarks/speed/networks.py': 'tests/benchmarks/speed/test_networks.py',
+    'python benchmarks/speed/reader.py': 'tests/benchmarks/speed/test_reader.py',
+    'python benchmarks/speed/scale.py': 'tests/benchmarks/speed/test_scale.py',
+    'python benchmarks/speed/search_step.py': 'tests/benchmarks/speed/test_search_step.py',
 }
-"""Commands that take long, by how they begin, and the test that runs them at a smaller size."""
+"""Commands that take minutes, an experiment or what is not here, by how they begin; and the file that runs them at a
+smaller size."""
+
+INSTALLED = ('apt-get install dataset-fashion-mnist', 'pip install -e .')
+"""Commands that change the machine: whoever runs the tests has done the second, and a test needs the first."""
 
 
 def commands() -> list[str]:
@@ -71,8 +58,14 @@ def commands() -> list[str]:
     return sorted({re.sub(r'\s+#.*', '', line).strip() for line in lines if line.strip()})
 
 
+def without_environment(command: str) -> str:
+    """Without ``NAME=value`` before it."""
+    return re.sub(r'^(\w+=\S+ )+', '', command)
+
+
 def long_command(command: str) -> str | None:
-    return max((start for start in TESTED if (command + ' ').startswith(start + ' ')), key=len, default=None)
+    command = without_environment(command)
+    return max((start for start in LONG if (command + ' ').startswith(start + ' ')), key=len, default=None)
 
 
 @pytest.fixture(scope='module')
@@ -98,25 +91,67 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is None])
+@pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is None and c not in INSTALLED])
 def test_a_command_of_the_pages_runs(command, folder):
     # What is an experiment's id there is here the results that ship with the package.
     command = re.sub(r'\bID\d?\b( ID\d?\b)*', str(ROOT / 'analysis' / 'results' / 'main-job'), command)
     command = command.replace('analysis report --out', f'analysis report {ROOT}/analysis/results/main-job --out')
     words, _, out = command.partition(' > ')
     program, *arguments = shlex.split(words)
-    assert program == 'python', f'{command}: neither a command of Python nor one of TESTED'
+    assert program == 'python', f'{command}: neither a command of Python nor one of LONG'
     done = run_program(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     if out:
         (folder / out).write_text(done.stdout)
 
 
-@pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is not None])
-def test_a_long_command_of_the_pages_is_run_by_another_test(command):
-    name = TESTED[long_command(command)]
-    if name.startswith('test_'):
-        assert any(f'def {name}(' in file.read_text() for file in Path(ROOT / 'tests').rglob('test_*.py'))
+class Understood(BaseException):
+    """A program has read its arguments, and found nothing wrong with them."""
+
+
+@pytest.mark.parametrize('command', [c for c in commands() if (long_command(c) or '').startswith('python')])
+def test_a_long_command_of_the_pages_is_one_that_its_program_understands(command, monkeypatch, capsys):
+    def parse(parser, arguments=None, namespace=None):
+        raise Understood(read(parser, arguments, namespace))
+
+    read = argparse.ArgumentParser.parse_args
+    _, *words = shlex.split(without_environment(command).removesuffix(' ...'))
+    module = words[1] if words[0] == '-m' else words[0]
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse)
+    monkeypatch.setattr(sys, 'path', [str(ROOT / module).rpartition('/')[0], str(ROOT), *sys.path])
+    monkeypatch.setattr(sys, 'argv', [module, *words[1 + (words[0] == '-m') :]])
+    monkeypatch.chdir(ROOT)
+    start = runpy.run_module if words[0] == '-m' else runpy.run_path
+    with pytest.raises(Understood):
+        start(f'{module}.__main__' if words[0] == '-m' else module, run_name='__main__')
+    assert capsys.readouterr().err == ''
+
+
+def own_words(command: str) -> set[str]:
+    """What tells a long command from others: its script, or its module's command."""
+    program, *words = command.removesuffix(' ...').split()
+    if program == 'python':
+        words = words[2:3] if words[0] == '-m' else words[:1]
+    return {word.rpartition('/')[2] for word in words if not word.startswith('-')}
+
+
+def words_in(file: Path) -> set[str]:
+    """The words of the texts that a file of Python holds, docstrings aside, and ``x.py`` where it imports ``x``."""
+    tree, words = ast.parse(file.read_text('utf-8')), set()
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            words |= {*node.value.split(), *(word.rpartition('/')[2] for word in node.value.split())}
+        if isinstance(node, ast.ImportFrom):
+            words |= {f'{name}.py' for name in ((node.module or '').rpartition('.')[2], *(a.name for a in node.names))}
+    return words
+
+
+@pytest.mark.parametrize('start', LONG)
+def test_a_long_command_of_the_pages_is_in_the_file_that_is_named_beside_it(start):
+    assert any(long_command(command) == start for command in commands()), 'no page has it'
+    file = ROOT / LONG[start]
+    assert own_words(start) <= words_in(file) if file.suffix == '.py' else start in file.read_text()
 
 
 @pytest.mark.slow
