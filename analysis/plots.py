@@ -149,7 +149,7 @@ def accuracy_against_macs(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def lightnl_positions(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Where each strategy inserts LightNL, and in which form: position by channel ratio/stride.
 
-    The area of a mark is the share of the strategy's retrained networks that have this block; the share is written
+    The area of a mark is the fraction of the strategy's retrained networks that have this block, which is written
     beside it. A strategy's networks are its different ones, whether it retrained them once or more often.
     """
     ax = _axes(ax)

@@ -147,7 +147,7 @@ def inherit(network: nn.Module, trial: TrialParameters) -> None:
             plain = '.'.join(part for part in name.split('.') if part not in _SUPERNETS_OWN)
             if plain in weights and not (other_classes and plain.startswith('classifier.')):
                 taken += inherit_weight(value, weights[plain])
-    share = taken / sum(value.numel() for value in own.values())
-    _logger.info('%.1f%% of the weights start as those of %s', 100 * share, trial.initial)
+    fraction = taken / sum(value.numel() for value in own.values())
+    _logger.info('%.1f%% of the weights start as those of %s', 100 * fraction, trial.initial)
     if other_classes:
         _logger.info('the classifier starts anew: %s has %d classes, not %d', trial.initial, skeleton.classes, classes)

@@ -97,7 +97,7 @@ class TrialParameters:
         initial_partly: whether the network there may differ in what a space searches: then what the two have in common
             is taken.
         teacher: folder of a trial or import, or ``network.pt`` in it, whose outputs a retraining learns from too.
-        teacher_weight: share of the loss that is the teacher's; see :class:`.training.teacher.Teacher`.
+        teacher_weight: fraction of the loss that is the teacher's; see :class:`.training.teacher.Teacher`.
         teacher_temperature: see there.
         recalibrate: training batches that BN's statistics of a trained network are estimated anew on, before it is
             measured; 0 keeps the running ones.

@@ -17,18 +17,18 @@ from search_space.skeleton_file import load_skeleton
 from .seeds import SEED
 
 __all__ = [
+    'BUDGET_UNITS',
     'CLASS_RULE',
     'EPOCHS',
     'HELD_OUT',
     'HELD_OUT_RULE',
     'RULES',
-    'UNITS',
     'argument_problems',
     'restricted_skeleton',
     'search_space_problems',
 ]
 
-UNITS = ('epochs', 'seconds', 'trials')
+BUDGET_UNITS = ('epochs', 'seconds', 'trials')
 """What a budget may be counted in: trained epochs, seconds of training, trials."""
 
 HELD_OUT = 0.2
@@ -52,7 +52,7 @@ RULES = {
         'a mapping of at least one name, and at most 100, to the class of a strategy',
     ),
     'budget': number(above=0),
-    'budget_unit': one_of(*UNITS),
+    'budget_unit': one_of(*BUDGET_UNITS),
     'retrain': Rule(lambda v: isinstance(v, dict), 'a mapping, the recipe of a retraining'),
     'search': Rule(lambda v: isinstance(v, dict), 'a mapping, the recipe of a search'),
     'max_macs': Rule(number(above=0).valid, 'a number of MACs above 0, such as 350_000_000 (350e6 is a word to YAML)'),

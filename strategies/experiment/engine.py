@@ -17,7 +17,7 @@ from search_space.nni_nas import (
     TrainingEndEvent,
 )
 
-from .arguments import UNITS
+from .arguments import BUDGET_UNITS
 from .requests import TrialRequest, key
 
 __all__ = ['TrialEngine']
@@ -28,7 +28,7 @@ REFUSALS = 500
 """Networks that are refused, one after the other, after which a strategy gets no more: NNI's strategies retry as often.
 It ends then, as at the end of its budget."""
 
-TOLERANCE = 0.01
+BUDGET_TOLERANCE = 0.01
 """A search's held-out part is whole images: what it spends may be off by less than a hundredth of an epoch."""
 
 
@@ -48,7 +48,7 @@ class TrialEngine(ExecutionEngine):
     Args:
         strategy: its name.
         budget: how much it may spend.
-        unit: of the budget, one of :data:`strategies.experiment.arguments.UNITS`.
+        unit: of the budget, one of :data:`strategies.experiment.arguments.BUDGET_UNITS`.
         retrain_epochs: epochs that a retraining trains.
         retrain: request of the trial that trains a given ``(sample, index)``.
         search: request of the trial that runs a one-shot search.
@@ -83,7 +83,7 @@ class TrialEngine(ExecutionEngine):
         self.requests: list[TrialRequest] = []
         self._untold: dict[TrialRequest, None] = {}  # in the order of the requests
         self._earlier: dict[str, TrialRequest] = {}
-        self._spent: dict[str, float] = dict.fromkeys(UNITS, 0)  # by all that has a result
+        self._spent: dict[str, float] = dict.fromkeys(BUDGET_UNITS, 0)  # by all that has a result
         self._planned: Counter[float] = Counter()  # epochs of a trial without a result, to how many such trials
         self._seconds_per_epoch: float | None = None  # the slowest so far
 
@@ -178,7 +178,7 @@ class TrialEngine(ExecutionEngine):
 
     def _count(self, result: dict[str, Any], times: int = 1) -> None:
         """Count what a trial spent; -1 times where it turns out to be counted otherwise."""
-        for unit in UNITS:
+        for unit in BUDGET_UNITS:
             self._spent[unit] += times * (1 if unit == 'trials' else result[unit])
         if result['epochs']:
             self._seconds_per_epoch = max(self._seconds_per_epoch or 0.0, result['seconds'] / result['epochs'])
@@ -282,7 +282,7 @@ class TrialEngine(ExecutionEngine):
         with self._lock:
             if self._closed or self._refused >= REFUSALS:
                 return False
-            return self.spent() + self._cost(self._retrain_epochs, self.unit) <= self.budget + TOLERANCE
+            return self.spent() + self._cost(self._retrain_epochs, self.unit) <= self.budget + BUDGET_TOLERANCE
 
     def best(self) -> dict[str, Any] | None:
         """Parameters of the trained network of the highest validation accuracy; of several, the one of fewest MACs."""

@@ -21,7 +21,7 @@ class Teacher:
 
     Args:
         network: `(N, 3, S, S)` images to `(N, classes)` logits; put into evaluation mode, and never changed.
-        weight: share of the loss, in [0, 1].
+        weight: fraction of the loss, in [0, 1].
         temperature: T, above 0.
     """
 

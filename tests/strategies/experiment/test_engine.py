@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.random import RandomState
 
 from search_space import LightNLSpace, load_skeleton
-from strategies.experiment.arguments import UNITS
+from strategies.experiment.arguments import BUDGET_UNITS
 from strategies.experiment.bounded_space import BudgetedSpace
 from strategies.experiment.engine import TrialEngine
 from strategies.experiment.requests import TrialRequest, key
@@ -96,7 +96,7 @@ def test_what_is_spent_is_what_a_recount_of_all_trials_gives(known, steps, windo
         elif running and step in ('end', 'fail'):
             own.finish(running.pop(), recount.tell(result(epochs, seconds)) if step == 'end' else None)
         recount.requests = own.requests
-        for unit in UNITS:
+        for unit in BUDGET_UNITS:
             for queued in (True, False):
                 assert own.spent(unit, queued) == pytest.approx(recount.spent(unit, queued, own.queue))
 
@@ -120,7 +120,7 @@ def instructions(work):
     return count
 
 
-@pytest.mark.parametrize('unit', UNITS)
+@pytest.mark.parametrize('unit', BUDGET_UNITS)
 @pytest.mark.parametrize('window', [None, 2])
 def test_a_decision_is_as_much_work_after_many_trials_as_after_few(unit, window):
     own = engine(unit=unit, window=window)
