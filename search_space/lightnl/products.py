@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import has_static_value, statically_known_true
 
 from .macs import compact_channels, product_macs
 
@@ -227,7 +227,13 @@ def lightnl_product(x: Tensor, ratio: float, stride: int) -> Tensor:
     is_affinity_cheaper = affinity_macs < context_macs
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
         is_affinity_cheaper = statically_known_true(is_affinity_cheaper)
-    return affinity_first(x, ratio, stride) if is_affinity_cheaper else context_first(x, ratio, stride)
+    if is_affinity_cheaper:
+        return affinity_first(x, ratio, stride)
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling() and not has_static_value(height * width):
+        # Inductor fails where what a convolution keeps for its gradient is a view of an open size. Exact, as 2 is.
+        x_c, by_stride = contexts(x, ratio, [stride])
+        return 2 * attend(x_c / 2, by_stride[stride], x)
+    return context_first(x, ratio, stride)
 
 
 def non_local_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:

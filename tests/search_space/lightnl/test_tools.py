@@ -149,13 +149,16 @@ def test_torch_compile_takes_the_whole_graph_for_inference_at_any_size(subject):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler, and there is none')
-def test_torch_compile_gives_the_gradients_of_the_size_that_it_was_compiled_for():
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_torch_compile_gives_the_gradients_at_any_size(stride, memory_format):
     torch.compiler.reset()
-    block, x = LightNL(16, 0.25, 2), torch.randn(2, 16, 12, 12)
-    nn.init.ones_(block.bn.weight)
-    gradients = []
-    for module in (block, torch.compile(block, fullgraph=True, dynamic=False)):
-        leaf = x.clone().requires_grad_()
-        module(leaf).square().sum().backward()
-        gradients.append(leaf.grad)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+    block = LightNL(16, 0.25, stride, scale=1.0)
+    compiled = torch.compile(block, fullgraph=True, dynamic=True)
+    for n, height, width in ((2, 12, 10), (3, 9, 11)):
+        x, gradients = torch.randn(n, 16, height, width).to(memory_format=memory_format), []
+        for module in (block, compiled):
+            leaf = x.clone().requires_grad_()
+            module(leaf).square().sum().backward()
+            gradients.append(leaf.grad)
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
