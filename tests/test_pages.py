@@ -36,6 +36,7 @@ LONG = {
     'python -m trials run ...': 'tests/trials/test_evaluation.py',
     'python benchmarks/quality/ablations.py': 'tests/benchmarks/quality/test_search_quality.py',
     'python benchmarks/quality/attention.py': 'tests/benchmarks/quality/test_attention.py',
+    'python benchmarks/quality/learning.py': 'tests/benchmarks/quality/test_learning.py',
     'python benchmarks/quality/search_quality.py': 'tests/benchmarks/quality/test_search_quality.py',
     'python benchmarks/quality/search_seeds.py': 'tests/benchmarks/quality/test_search_seeds.py',
     'python benchmarks/speed/block.py': 'tests/benchmarks/speed/test_block_speed.py',

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from nnictl_experiment import ROOT
 
-from benchmarks.quality import ablations, search_quality, search_seeds
+from benchmarks.quality import ablations, learning, search_quality, search_seeds
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 PAGES = ROOT / 'docs' / 'results'
@@ -44,4 +44,15 @@ def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, vary
     lines = capsys.readouterr().out.splitlines()
     page = (PAGES / 'where.md').read_text().splitlines()
     assert len(lines) > 10
+    assert [line for line in lines if line not in page] == []
+
+
+def test_the_page_on_learning_quotes_what_is_printed_of_the_shipped_rows(monkeypatch, capsys):
+    monkeypatch.setattr(learning.Job, 'row', lambda job: pytest.fail(f'{job} is not there: it would be measured anew'))
+    page = (PAGES / 'learning.md').read_text()
+    (command,) = re.findall(r'learning\.py (.*?) +# prints', page.replace('\\\n', ' '))
+    arguments = command.replace('benchmarks/results', str(RESULTS)).split()
+    assert learning.main([*arguments, '--processes', '1']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
     assert [line for line in lines if line not in page] == []
