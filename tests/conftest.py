@@ -21,8 +21,8 @@ def configuration() -> dict:
     """``experiment.yaml`` at the smallest budget that has every stage of every strategy."""
     configuration = yaml.safe_load((ROOT / 'experiment.yaml').read_text())
     arguments = configuration['tuner']['classArgs']
-    arguments['retrain']['epochs'] = 1
-    arguments['search']['epochs'] = 1
+    for recipe in ('search', 'retrain'):
+        arguments[recipe].update({'epochs': 1, 'dataset/canvases': 640})
     arguments['strategies']['autonl']['warmup_epochs'] = 0
     arguments['strategies']['autonl'] = arguments['strategies'].pop('autonl')  # last: its search is not trial 0
     arguments.update(budget=2.6, test_runs=1)  # a search of 1.6 epochs and a retraining of 1

@@ -15,6 +15,8 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
+STARTS = 3
+"""NNI waits 3 seconds for its web server and 10 for the tuner: beside other tests a later start may be what does it."""
 
 
 @dataclass
@@ -45,6 +47,16 @@ class RunningExperiment:
 
     def nnictl(self, *arguments: str) -> subprocess.CompletedProcess:
         return nnictl(self.environment, *arguments)
+
+    def resume(self) -> None:
+        """``nnictl resume``, once more where NNI did not start."""
+        for _ in range(STARTS):
+            resumed = self.nnictl('resume', self.id, '--port', str(self.port))
+            if 'Web portal URLs' in resumed.stdout:
+                return
+            if not _did_not_start(resumed):
+                break
+        raise AssertionError(resumed.stdout + resumed.stderr)
 
     def processes(self) -> list[psutil.Process]:
         return processes_of(self.environment['HOME'])
@@ -87,16 +99,31 @@ def nni_experiment(home: Path, configuration: dict, prefix: str = 'a-word-that-i
     environment = {**os.environ, 'HOME': str(home), 'PATH': f'{scripts}{os.pathsep}{os.environ["PATH"]}'}
     config = ROOT / f'.{home.name}-{os.getpid()}.yaml'  # beside experiment.yaml, whose paths are relative to it
     config.write_text(yaml.safe_dump(configuration))
-    port, lock = free_port(), ['--url_prefix', prefix] if prefix else []
+    lock = ['--url_prefix', prefix] if prefix else []
     try:
-        created = nnictl(environment, 'create', '--config', str(config), '--port', str(port), *lock)
-        match = re.search(r'nnictl stop (\w+)"', created.stdout)
+        for _ in range(STARTS):
+            port = free_port()
+            created = nnictl(environment, 'create', '--config', str(config), '--port', str(port), *lock)
+            match = re.search(r'nnictl stop (\w+)"', created.stdout)
+            if match or not _did_not_start(created):
+                break
+            _end_all(environment)
         assert match, created.stdout + created.stderr
         yield RunningExperiment(match[1], port, prefix, environment)
     finally:
         config.unlink()
-        nnictl(environment, 'stop', '--all')
-        _, left = psutil.wait_procs(processes_of(str(home)), timeout=30)
-        for process in left:
-            process.kill()
+        left = _end_all(environment)
     assert not left, f'left behind: {left}'
+
+
+def _did_not_start(done: subprocess.CompletedProcess) -> bool:
+    return 'Create experiment failed' in done.stdout + done.stderr
+
+
+def _end_all(environment: dict[str, str]) -> list[psutil.Process]:
+    """End the experiments of a home; what had to be killed."""
+    nnictl(environment, 'stop', '--all')
+    _, left = psutil.wait_procs(processes_of(environment['HOME']), timeout=30)
+    for process in left:
+        process.kill()
+    return left

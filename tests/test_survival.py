@@ -93,11 +93,6 @@ def started(experiment) -> Records:
     return Records(experiment)
 
 
-def resume(experiment) -> None:
-    resumed = experiment.nnictl('resume', experiment.id, '--port', str(experiment.port))
-    assert 'Web portal URLs' in resumed.stdout, resumed.stdout + resumed.stderr
-
-
 def the_process(experiment, name: str, argument: str) -> psutil.Process:
     return next(p for p in experiment.processes() if p.name().startswith(name) and argument in p.cmdline())
 
@@ -152,7 +147,7 @@ def killed(tmp_path_factory, configuration):
         manager = the_process(experiment, 'node', '--port')
         manager.kill()
         psutil.wait_procs([manager], timeout=60)  # until it is reaped it is one that runs, to nnictl
-        resume(experiment)
+        experiment.resume()
         _, outlived = psutil.wait_procs(before, timeout=60)
         finished = records.succeeded()
         wait_for(lambda: records.succeeded() > finished and records.running('retrain', checkpoint=False))
@@ -161,7 +156,7 @@ def killed(tmp_path_factory, configuration):
         of_error = experiment.command('-m', 'analysis', 'table', experiment.id, '--wait')
         experiment.nnictl('stop', experiment.id)
         left = experiment.processes()
-        resume(experiment)
+        experiment.resume()
         table = experiment.command('-m', 'analysis', 'table', experiment.id, '--wait')
         yield SimpleNamespace(
             records=records, trials=ended, outlived=outlived, of_error=of_error, left=left, table=table
@@ -222,7 +217,7 @@ def troubled(tmp_path_factory, configuration):
         wait_for(lambda: records.succeeded() and records.running('retrain', checkpoint=False))
         experiment.nnictl('stop', experiment.id)
         left = experiment.processes()
-        resume(experiment)
+        experiment.resume()
         hanging, trial = wait_for(lambda: records.running('retrain', checkpoint=False))
         hanging.suspend()
         table = experiment.command('-m', 'analysis', 'table', experiment.id, '--wait')

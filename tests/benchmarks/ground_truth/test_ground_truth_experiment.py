@@ -54,8 +54,7 @@ def test_it_is_killed_and_resumed_and_its_table_has_every_training_once(tmp_path
         manager = next(p for p in experiment.processes() if p.name() == 'node')
         manager.kill()
         psutil.wait_procs([manager], timeout=20)
-        resumed = experiment.nnictl('resume', experiment.id, '--port', str(experiment.port))
-        assert 'Web portal URLs' in resumed.stdout, resumed.stdout + resumed.stderr
+        experiment.resume()
         wait_for(lambda: status() == 'DONE')
 
         out = tmp_path / 'networks.csv'
