@@ -247,7 +247,6 @@ def test_a_server_that_answers_like_nni_and_not_quite_is_named(answers, capsys):
 OUTPUTS = {
     'a device': lambda folder: '/dev/full',
     'a place that takes no files': lambda folder: '/proc/x.svg',
-    'nothing': lambda folder: '',
 }
 
 

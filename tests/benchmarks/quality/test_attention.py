@@ -100,7 +100,7 @@ BAD = [
     (['--rows', '0'], 'argument --rows: must be a whole number from 1'),
     (['--seeds', 'x'], 'argument --seeds: must be a whole number'),
     (['--set', 'epochs=0'], 'epochs must be a whole number'),
-    (['--set', 'dataset=fashion-mnist', 'dataset/folder=/nowhere'], '/nowhere/train-images-idx3-ubyte is missing'),
+    (['--tasks', 'fashion-mnist', '--set', 'dataset/folder=/nowhere'], '/nowhere/train-images-idx3-ubyte is missing'),
     (['--blocks', 'nl'], 'argument --blocks: invalid choice'),
     (['--csv', '/nowhere/a.csv'], 'there is no folder /nowhere'),
 ]
