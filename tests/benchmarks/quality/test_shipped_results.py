@@ -13,6 +13,7 @@ PAGES = ROOT / 'docs' / 'results'
 BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['autonl.drawn_share=0'])
 """AutoNL's search as it was."""
 
+DRAWN = ('default', 'insertion drawn')
 ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
 
 
@@ -27,6 +28,7 @@ ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
             ['--first-seed', '100', '--seeds', '3', '--variants', *ABLATED],
             3 * len(ABLATED),
         ),
+        (ablations, 'insertion_drawn.csv', ['--first-seed', '100', '--seeds', '6', '--variants', *DRAWN], 6),
     ],
 )
 def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, arguments, count, monkeypatch, capsys):
@@ -34,7 +36,7 @@ def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, argu
     assert benchmark.main(['--csv', str(RESULTS / file), '--processes', '1', *arguments]) == 0
     lines = re.findall(r'^ *[\d,]+,000  .*|^[\d,]+,000 MACs: .*', capsys.readouterr().out, re.M)
     assert len([line for line in lines if 'MACs: ' not in line]) == count
-    page = (PAGES / f'{file.removesuffix(".csv").replace("_", "-")}.md').read_text()
+    page = (PAGES / f'{benchmark.__name__.rpartition(".")[2].replace("_", "-")}.md').read_text()
     assert [line for line in lines if line not in page] == []
 
 
