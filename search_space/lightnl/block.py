@@ -74,10 +74,10 @@ class LightNL(nn.Module):
         stride: spatial stride s, at least 1.
         eps: BN's epsilon.
         momentum: BN's momentum, in PyTorch's sense.
-        scale: what BN's scale starts at. From 0 it takes an optimizer some epochs to find a use for the block, which a
-            short training may not have; 1 is what other layers' BN has.
         norm_layer: what makes another norm layer in BN's place, ``norm_layer(channels)``; ``eps`` and ``momentum`` are
             then its own business.
+        scale: what the norm layer's scale starts at. From 0 it takes an optimizer some epochs to find a use for the
+            block, which a short training may not have; 1 is what other layers' BN has.
         device, dtype: of the parameters.
 
     Raises:
@@ -91,8 +91,8 @@ class LightNL(nn.Module):
         stride: int,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        scale: float = 0.0,
         norm_layer: NormLayer | None = None,
+        scale: float = 0.0,
         device=None,
         dtype=None,
     ):
@@ -152,15 +152,15 @@ class NonLocal(nn.Module):
 
     Args:
         channels: C, at least 1.
-        scale: what BN's scale starts at.
         norm_layer: what makes another norm layer in BN's place, ``norm_layer(channels)``.
+        scale: what the norm layer's scale starts at.
         device, dtype: of the parameters.
 
     Raises:
         ValueError: the input is not `(N, channels, H, W)`.
     """
 
-    def __init__(self, channels: int, scale: float = 0.0, norm_layer: NormLayer | None = None, device=None, dtype=None):
+    def __init__(self, channels: int, norm_layer: NormLayer | None = None, scale: float = 0.0, device=None, dtype=None):
         super().__init__()
         self.channels = channels
         self.theta, self.phi, self.g, self.out = (

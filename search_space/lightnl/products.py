@@ -229,8 +229,9 @@ def lightnl_product(x: Tensor, ratio: float, stride: int) -> Tensor:
         is_affinity_cheaper = statically_known_true(is_affinity_cheaper)
     if is_affinity_cheaper:
         return affinity_first(x, ratio, stride)
-    if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript would compile the other condition
-        if torch.compiler.is_compiling() and not has_static_value(height * width):
+    if not torch.jit.is_scripting():
+        is_compiled_to_learn = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        if is_compiled_to_learn and torch.is_grad_enabled() and not has_static_value(height * width):
             # Inductor fails where what a convolution keeps for its gradient is a view of an open size. Exact, as 2 is.
             x_c, by_stride = contexts(x, ratio, [stride])
             return 2 * attend(x_c / 2, by_stride[stride], x)
