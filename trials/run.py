@@ -8,13 +8,15 @@ import io
 import itertools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from nni.mutable import mutable
 
 from search_space import LightNLSpace, build, macs, params
 from search_space.nni_nas import (
@@ -25,6 +27,7 @@ from search_space.nni_nas import (
     SequentialExecutionEngine,
     TrainingEndEvent,
 )
+from search_space.skeleton import Sample
 from search_space.whole_file import write_whole
 from strategies import Course
 from strategies.autonl.finite_loss import FiniteLoss
@@ -173,24 +176,43 @@ def _measure(network, part, trial, recipe):
     return measure(network, images, classes, device=trainer.strategy.root_device, precision=trainer.precision)
 
 
-def run_search(strategy: OneShotStrategy, trial: TrialParameters, training: Lightning) -> None:
+def run_search(strategy: OneShotStrategy, trial: TrialParameters, training: Lightning) -> Sample:
     """Run a one-shot strategy on the trial's space: it has then its supernet and its Lightning module.
 
     Args:
         strategy: made, and not run yet.
         trial: a search trial.
         training: evaluator of its recipe; the training part trains the weights, the validation part what is searched.
+
+    Returns:
+        The canonical sample of the network found.
     """
-    space = LightNLSpace(trial.space()).to(memory_format=torch.channels_last)
-    strategy(RawFormatModelSpace(space, training), _ThisTrial(partial(inherit, trial=trial)))
+    skeleton = trial.space()
+    space = LightNLSpace(skeleton).to(memory_format=torch.channels_last)
+    with _draws_of_the_seed():
+        strategy(RawFormatModelSpace(space, training), _ThisTrial(partial(inherit, trial=trial)))
+        return skeleton.canonical(strategy.oneshot_module.export())
+
+
+@contextmanager
+def _draws_of_the_seed() -> Iterator[None]:
+    """Within, the paths that NNI draws follow from PyTorch's seed.
+
+    NNI 3.0 makes a generator for each draw of a path, without a seed: what ``RandomOneShot`` found was never the same.
+    """
+    by_chance = mutable.RandomState
+    mutable.RandomState = lambda: by_chance(int(torch.randint(2**32, ())))
+    try:
+        yield
+    finally:
+        mutable.RandomState = by_chance
 
 
 def _search(trial, parts, course, make_evaluator):
     skeleton = trial.space()
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
-    run_search(strategy, trial, make_evaluator(weights_part, held_out, shuffle_validation=True))
-    sample = skeleton.canonical(strategy.oneshot_module.export())
+    sample = run_search(strategy, trial, make_evaluator(weights_part, held_out, shuffle_validation=True))
     network = strategy.supernet.freeze(sample)
     checking = evaluator(weights_part, held_out, **recipe_of(trial))
     _recalibrate(network, weights_part, STATISTICS_BATCHES, trial, checking)

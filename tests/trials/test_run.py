@@ -53,6 +53,17 @@ def test_lightnls_scale_starts_where_the_skeleton_says(strategy, stage, tmp_path
         torch.testing.assert_close(scale, torch.full_like(scale, 0.5), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('name', ['RandomOneShot', 'GumbelDARTS'])
+def test_a_search_of_nnis_is_the_same_again_from_the_same_seed_and_another_one_from_another(name):
+    path = f'nni.nas.strategy.{name}'
+    trial = dataclasses.replace(TRIAL, stage='search', network={}, search_class=path, epochs=1)
+    seeds = (0, 0, 1)
+    first, again, other = (run_trial(dataclasses.replace(trial, seed=s), lambda _: None)[1].state_dict() for s in seeds)
+    assert all(torch.equal(weight, again[label]) for label, weight in first.items())
+    assert first.keys() == again.keys()
+    assert first.keys() != other.keys() or any(not torch.equal(w, other[label]) for label, w in first.items())
+
+
 def test_only_a_test_looks_at_test_data(monkeypatch):
     parts = datasets.load('cued-digits')
     monkeypatch.setattr(datasets, 'load', lambda *_, **__: dataclasses.replace(parts, test=None))

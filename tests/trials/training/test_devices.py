@@ -20,17 +20,7 @@ from trials.training.devices import SyncedBatchNorm
 ROOT = Path(__file__).parents[3]
 STAGES = ('retrain', 'search', 'search under a budget', 'search from weights')
 NETWORK = {label: candidates[0] for label, candidates in load_skeleton('cued').choices().items()}
-RETRAIN = {
-    'strategy': 'random',
-    'stage': 'retrain',
-    'seed': 0,
-    'skeleton': 'cued',
-    'dataset': 'cued-digits',
-    'epochs': 1,
-    'batch_size': 64,
-    'learning_rate': 0.005,
-    **NETWORK,
-}
+RETRAIN = {**training_together.TRIAL, **NETWORK}
 ON_TWO = {**RETRAIN, 'dataset/canvases': 100, 'devices': 2}
 
 

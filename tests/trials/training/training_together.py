@@ -9,21 +9,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.space import RawFormatModelSpace
 from torch.utils.data import TensorDataset
 
 import search_space
 from strategies import AutoNL
 from strategies.autonl.batch_statistics import statistics_of
-from trials.given_networks import inherit
 from trials.parameters import TrialParameters
-from trials.run import _ThisTrial, save_trial
+from trials.run import run_search, save_trial
 from trials.training.checkpoint import EpochCheckpoint
 from trials.training.evaluator import evaluator, loader
 from trials.training.running_statistics import estimate_statistics
@@ -97,7 +94,6 @@ def metrics(training) -> dict[str, float]:
 def search(devices: int, initial: str = '', **arguments: Any) -> dict:
     """Its supernet's weights, thresholds and norms, last metrics, and what it found, its labels plain strings."""
     pl.seed_everything(0, verbose=False)
-    space = search_space.LightNLSpace(search_space.load_skeleton('cued'))
     searching = evaluator(
         data(3 * BATCH, 1), data(3 * BATCH, 2), **RECIPE, seed=0, shuffle_validation=True, devices=devices
     )
@@ -105,11 +101,11 @@ def search(devices: int, initial: str = '', **arguments: Any) -> dict:
     trial = TrialParameters.from_flat(
         {**TRIAL, 'stage': 'search', 'class': 'strategies.AutoNL', **({'initial': initial} if initial else {})}
     )
-    strategy(RawFormatModelSpace(space, searching), _ThisTrial(partial(inherit, trial=trial)))
+    sample = run_search(strategy, trial, searching)
     return {
         'weights': strategy.supernet.state_dict(),
         'metrics': metrics(searching),
-        'sample': json.loads(json.dumps(strategy.oneshot_module.export())),
+        'sample': json.loads(json.dumps(sample)),
     }
 
 
