@@ -47,15 +47,16 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E402
-from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of, in_any_order  # noqa: E402
+from benchmarks.quality.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
-from search_space.progress import progress  # noqa: E402
-from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.whole_file import check_writable  # noqa: E402
 from strategies.experiment.seeds import derived_seed  # noqa: E402
 
+KEY = ['variant', 'seed', 'settings']
 EXPERIMENT = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
 
 
@@ -221,6 +222,10 @@ class Job:
     digest: str | None
     train: dict[str, Any] | None
 
+    def identity(self) -> tuple:
+        """In the order of :data:`KEY`."""
+        return self.variant, self.seed, self.settings()
+
     def settings(self) -> str:
         own = {'recipe': self.recipe, 'arguments': self.arguments, 'budgets': self.budgets, 'train': self.train}
         return json.dumps(own | {'table': self.digest}, sort_keys=True)
@@ -368,25 +373,18 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         jobs = jobs_of(args)
-        frame = pd.DataFrame()
         if args.csv:
             check_writable(args.csv)
-            frame = pd.read_csv(args.csv) if args.csv.exists() else frame
-        done = {tuple(key) for key in frame[['variant', 'seed', 'settings']].values} if len(frame) else set()
-    except (ValueError, KeyError, OSError) as error:
+        frame = read_rows(args.csv, KEY)
+    except (ValueError, OSError) as error:
         print(f'ablations.py: {error}', file=sys.stderr)
         return 2
     if jobs[0].table is None:
         print('no ground truth of this task: no regret; --retrain trains the picks', file=sys.stderr)
-    wanted = {(job.variant, job.seed, job.settings()) for job in jobs}
-    left = [job for job in jobs if (job.variant, job.seed, job.settings()) not in done]
-    found = in_any_order(rows_of, left, args.processes)
-    for rows in progress(found, 'searches', len(left)):
-        frame = pd.concat([frame, pd.DataFrame(rows)])
-        if args.csv:
-            write_whole(args.csv, frame.to_csv(index=False).encode())
-    keys = frame[['variant', 'seed', 'settings']].itertuples(index=False)
-    print(report(frame[[tuple(key) in wanted for key in keys]]))
+    wanted, done = {job.identity(): job for job in jobs}, set(keys(frame, KEY))
+    left = [job for identity, job in wanted.items() if identity not in done]
+    frame = keep(frame, args.csv, in_any_order(rows_of, left, args.processes), 'searches', len(left))
+    print(report(frame[[key in wanted for key in keys(frame, KEY)]]))
     return 0
 
 

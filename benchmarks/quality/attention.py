@@ -26,9 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import itertools
-import json
 import logging
 import math
 import os
@@ -45,15 +43,15 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E402
+from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.quality.search_quality import changed  # noqa: E402
 from benchmarks.speed.paired import paired  # noqa: E402
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
 from search_space.lightnl.macs import non_local_macs  # noqa: E402
-from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
 from search_space.skeleton import ABSENT, PRESENT, Row, Skeleton  # noqa: E402
 from search_space.skeleton_file import load_skeleton  # noqa: E402
-from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.whole_file import check_writable  # noqa: E402
 
 EXPERIMENTS = {
     'cued-digits': ROOT / 'experiment.yaml',
@@ -128,7 +126,7 @@ class Bed:
         network = LightNLSpace(skeleton)
         for number in self.rows if block == NON_LOCAL else ():
             row = network.rows.get_submodule(row_name(number - 1))
-            row.lightnl = NonLocal(skeleton.rows[number - 1].channels)
+            row.lightnl = NonLocal(skeleton.rows[number - 1].channels, scale=skeleton.lightnl_scale)
             row.lightnl.bn.eps, row.lightnl.bn.momentum = skeleton.bn_eps, skeleton.bn_momentum
         return network
 
@@ -145,8 +143,7 @@ class Bed:
 
     def settings(self) -> str:
         """What tells the rows of one bed from those of another, in the CSV."""
-        whole = [self.recipe, dataclasses.asdict(self.body()), self.rows]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+        return digest([self.recipe, dataclasses.asdict(self.body()), self.rows])
 
 
 @dataclass(frozen=True)
@@ -337,19 +334,14 @@ def measure(args: argparse.Namespace) -> None:
     check_writable(args.csv)
     beds = beds_of(args)
     jobs = jobs_of(args, beds)
-    frame = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame()
-    if missing := [key for key in KEY if len(frame) and key not in frame]:
-        raise ValueError(f'{args.csv} is not a table of this benchmark: it has no column {missing[0]}')
-    done = {tuple(key) for key in frame[KEY].to_numpy()} if len(frame) else set()
+    frame = read_rows(args.csv, KEY)
+    done = set(keys(frame, KEY))
     left = [job for job in jobs if not done.issuperset(job.identities())]
     trainings, rounds = ([job for job in left if bool(job.block) is kind] for kind in (True, False))
-    done_in_turn = itertools.chain(in_any_order(Job.rows, trainings, args.processes), in_any_order(Job.rows, rounds, 1))
-    for rows_of_job in progress(done_in_turn, 'jobs', len(left)):
-        frame = pd.concat([frame, pd.DataFrame(rows_of_job)])
-        write_whole(args.csv, frame.to_csv(index=False).encode())
+    found = itertools.chain(in_any_order(Job.rows, trainings, args.processes), in_any_order(Job.rows, rounds, 1))
+    frame = keep(frame, args.csv, found, 'jobs', len(left))
     wanted = {key for job in jobs for key in job.identities()}
-    frame = pd.read_csv(args.csv)
-    frame = frame[[tuple(key) in wanted for key in frame[KEY].to_numpy()]]
+    frame = frame[[key in wanted for key in keys(frame, KEY)]]
     print('\n\n'.join(report(bed, frame) for bed in beds))
 
 

@@ -31,9 +31,8 @@ accuracy where both learn.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import dataclasses
 import itertools
-import json
 import logging
 import os
 import sys
@@ -52,14 +51,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.quality.attention import interval  # noqa: E402
-from benchmarks.quality.search_quality import changed, in_any_order  # noqa: E402
+from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.quality.search_quality import changed  # noqa: E402
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
-from search_space.progress import progress  # noqa: E402
 from search_space.rules import whole  # noqa: E402
 from search_space.skeleton import ABSENT, PRESENT, Sample, Skeleton, row_name  # noqa: E402
-from search_space.skeleton_file import load_skeleton  # noqa: E402
-from search_space.whole_file import check_writable, write_whole  # noqa: E402
-from search_space.yaml_mapping import find_yaml  # noqa: E402
+from search_space.skeleton_file import SKELETON_RULES, load_skeleton  # noqa: E402
+from search_space.whole_file import check_writable  # noqa: E402
+from trials.identity import skeleton_content  # noqa: E402
 
 FAILED_BELOW = 0.65
 """Validation accuracy: between what the best network without LightNL gets and what the worst gets that uses it."""
@@ -79,22 +78,25 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Name to recipe to the keys that it changes; not there for a recipe that it would not change."""
 
+RECIPES = {
+    MAIN_JOB: (ROOT / 'experiment.yaml', 'retrain'),
+    GROUND_TRUTH: (ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml', 'recipe'),
+}
+"""Name to the experiment's file, and the key of the recipe in it."""
+
 EVERY_ROW = 'every row'
 KEY = ['recipe', 'variant', 'settings', 'network', 'seed']
 
 
 def recipe_of(name: str) -> dict[str, Any]:
-    """The flat recipe, with its skeleton and, as a key of its own, that skeleton's ``lightnl_scale``."""
-    if name == MAIN_JOB:
-        given = yaml.safe_load((ROOT / 'experiment.yaml').read_text('utf-8'))['tuner']['classArgs']
-        return _with_scale({'skeleton': given['skeleton'], **given['retrain']})
-    file = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
+    """The flat recipe, with the name of its skeleton and, as a key of its own, that skeleton's ``lightnl_scale``."""
+    file, key = RECIPES[name]
     given = yaml.safe_load(file.read_text('utf-8'))['tuner']['classArgs']
-    return _with_scale({'skeleton': given['skeleton'], **given['recipe']})
-
-
-def _with_scale(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {**recipe, 'lightnl_scale': load_skeleton(recipe['skeleton']).lightnl_scale}
+    return {
+        'skeleton': given['skeleton'],
+        'lightnl_scale': load_skeleton(given['skeleton']).lightnl_scale,
+        **given[key],
+    }
 
 
 def networks(skeleton: Skeleton) -> dict[str, Sample]:
@@ -115,18 +117,26 @@ def networks(skeleton: Skeleton) -> dict[str, Sample]:
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training.
+
+    Attributes:
+        recipe, variant, network: their names.
+        parameters: of the trial, but for its skeleton.
+        skeleton: of the space that the network is of.
+        seed: of the trial.
+    """
 
     recipe: str
     variant: str
-    parameters: dict[str, Any]
     network: str
+    parameters: dict[str, Any]
+    skeleton: Skeleton
     seed: int
 
     def identity(self) -> tuple:
         """In the order of :data:`KEY`."""
-        whole = json.dumps(self.parameters, sort_keys=True).encode()
-        return self.recipe, self.variant, hashlib.sha256(whole).hexdigest()[:12], self.network, self.seed
+        settings = digest([self.parameters, skeleton_content(self.skeleton)])
+        return self.recipe, self.variant, settings, self.network, self.seed
 
     @contextmanager
     def trial(self) -> Iterator[Any]:
@@ -136,18 +146,16 @@ class Job:
             ValueError: they are not valid.
         """
         from trials.parameters import TrialParameters
+        from trials.trained_network import skeleton_text
 
         given = {'strategy': 'none', 'stage': 'retrain', 'seed': self.seed}
-        parameters = {key: value for key, value in self.parameters.items() if key != 'lightnl_scale'}
-        text, _ = find_yaml(parameters['skeleton'], 'skeletons')
-        skeleton = yaml.safe_load(text) | {'lightnl_scale': self.parameters['lightnl_scale']}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / 'skeleton.yaml'
-            file.write_text(yaml.safe_dump(skeleton))
-            yield TrialParameters.from_flat({**parameters, **given, 'skeleton': str(file)})
+            file.write_text(skeleton_text(self.skeleton))
+            yield TrialParameters.from_flat({**self.parameters, **given, 'skeleton': str(file)})
 
-    def row(self) -> dict[str, Any]:
-        """The keys with what was measured."""
+    def rows(self) -> list[dict[str, Any]]:
+        """The keys with what was measured, in a list of one."""
         import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
         from trials.run import run_trial
 
@@ -157,7 +165,7 @@ class Job:
         with self.trial() as trial:
             result, _ = run_trial(trial, lambda metrics: None)
         measured = {'validation_accuracy': result['default'], 'cpu_seconds': time.process_time() - started}
-        return dict(zip(KEY, self.identity())) | measured
+        return [dict(zip(KEY, self.identity())) | measured]
 
 
 def failures(accuracy: pd.Series) -> str:
@@ -227,28 +235,26 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         if network not in known:
             raise ValueError(f'--networks: there is no {network!r}, but {", ".join(known)}')
     for name, variant in itertools.product(args.recipes, args.variants):
-        if name in VARIANTS[variant]:
-            recipe = recipe_of(name)
-            wanted = [network for network in of_recipe[name] if network in (args.networks or known)]
-            settings, _ = changed({**recipe, **VARIANTS[variant][name]}, {}, args.set)
-            called = ' '.join([variant, *args.set])
-            jobs += [
-                Job(name, called, settings | of_recipe[name][network], network, seed)
-                for network in wanted
-                for seed in seeds
-            ]
-    for job in jobs:
-        if job.seed == args.first_seed:
-            with job.trial():
-                pass  # which says what is wrong with it
+        if name not in VARIANTS[variant]:
+            continue
+        settings, _ = changed({**recipe_of(name), **VARIANTS[variant][name]}, {}, args.set)
+        skeleton = load_skeleton(settings.pop('skeleton'))
+        scale = settings.pop('lightnl_scale')
+        SKELETON_RULES['lightnl_scale'].check('--set lightnl_scale', scale)
+        skeleton = dataclasses.replace(skeleton, lightnl_scale=scale)
+        for network, sample in of_recipe[name].items():
+            if network in (args.networks or known):
+                called = ' '.join([variant, *args.set])
+                jobs += [Job(name, called, network, settings | sample, skeleton, seed) for seed in seeds]
+                with jobs[-1].trial():
+                    pass  # which says what is wrong with it
     return sorted(jobs, key=lambda job: job.seed)
 
 
 def parser() -> Parser:
     parser = Parser(prog='learning.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     count = whole_argument(whole(1, 10_000))
-    recipes = [MAIN_JOB, GROUND_TRUTH]
-    parser.add_argument('--recipes', nargs='+', choices=recipes, default=recipes, metavar='NAME')
+    parser.add_argument('--recipes', nargs='+', choices=list(RECIPES), default=list(RECIPES), metavar='NAME')
     parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=['default'], metavar='NAME')
     parser.add_argument('--networks', nargs='+', metavar='NAME', help=f'such as 1:0.125/2 or "{EVERY_ROW}"')
     parser.add_argument('--seeds', type=count, default=16, metavar='N', help='of each network (default: 16)')
@@ -270,16 +276,12 @@ def measure(args: argparse.Namespace) -> None:
     """Train what the CSV lacks, each row being there as soon as it is known; then print the tables from it."""
     check_writable(args.csv)
     jobs = jobs_of(args)
-    frame = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame(columns=KEY)
-    if missing := [key for key in KEY if key not in frame]:
-        raise ValueError(f'{args.csv} is not a table of this benchmark: it has no column {missing[0]}')
-    done = {tuple(key) for key in frame[KEY].to_numpy()}
+    place = {job.identity(): place for place, job in enumerate(jobs)}
+    frame = read_rows(args.csv, KEY)
+    done = set(keys(frame, KEY))
     left = [job for job in jobs if job.identity() not in done]
-    for row in progress(in_any_order(Job.row, left, args.processes), 'trainings', len(left)):
-        frame = pd.concat([frame, pd.DataFrame([row])]) if len(frame) else pd.DataFrame([row])
-        write_whole(args.csv, frame.to_csv(index=False).encode())
-    order = {job.identity(): place for place, job in enumerate(jobs)}
-    frame['place'] = [order.get(tuple(key)) for key in frame[KEY].to_numpy()]
+    frame = keep(frame, args.csv, in_any_order(Job.rows, left, args.processes), 'trainings', len(left))
+    frame['place'] = [place.get(key) for key in keys(frame, KEY)]
     print(report(frame.dropna(subset='place').sort_values('place')))
 
 

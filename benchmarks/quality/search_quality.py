@@ -29,10 +29,9 @@ import hashlib
 import json
 import logging
 import math
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,12 +47,12 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, shown  # noqa: E402
+from benchmarks.quality.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
-from search_space.progress import progress  # noqa: E402
 from search_space.skeleton import closest  # noqa: E402
-from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.whole_file import check_writable  # noqa: E402
 from strategies.experiment.arguments import HELD_OUT  # noqa: E402
 
 EVOLUTION = {'population_size': 8, 'sample_size': 4, 'mutation_prob': 0.2}  # NNI's own are for thousands of networks
@@ -66,6 +65,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     'evolution': {'class': 'nni.nas.strategy.RegularizedEvolution', **EVOLUTION},
     'tpe': {'class': 'nni.nas.strategy.TPE', 'optimize_mode': 'maximize'},
 }
+KEY = ['strategy', 'seed', 'settings']
 MULTI_TRIAL = ('random', 'evolution', 'tpe')
 SEARCH_EPOCHS = 6
 """Of AutoNL's search, 4 of them warm-up: of the ways to make as many passes the one that finds row 1 most often on
@@ -171,8 +171,8 @@ def row(truth, settings, name, seed, budget, pick, spent, course) -> dict:
         'lightnl': json.dumps(truth.skeleton.lightnl_positions(truth.networks[pick])),
         'epochs': float(spent),
         'course': json.dumps(course),
-        'tau': None,
-        'cpu_seconds': None,
+        'tau': math.nan,
+        'cpu_seconds': math.nan,
         'settings': settings.of(name),
     }
 
@@ -298,8 +298,8 @@ def over_seeds(runs: pd.DataFrame, autonl: pd.Series) -> dict[str, float]:
         'never': near.count(NEVER),
         'as_autonl': as_autonl,
         'as_sure': as_sure,
-        'tau': runs.tau.astype(float).median(),
-        'cpu_seconds': runs.cpu_seconds.astype(float).median(),
+        'tau': runs.tau.median(),
+        'cpu_seconds': runs.cpu_seconds.median(),
     }
 
 
@@ -448,35 +448,6 @@ def check(settings: Settings, names: list[str]) -> None:
         make_strategy(arguments.pop('class'), arguments)
 
 
-def read_rows(file: Path | None) -> pd.DataFrame:
-    if file is None or not file.exists():
-        return pd.DataFrame()
-    try:
-        frame = pd.read_csv(file)
-        frame[['strategy', 'seed', 'max_macs', 'course', 'settings']]
-    except (ValueError, KeyError) as error:
-        raise ValueError(f'{file}: not rows of this benchmark ({error})') from None
-    return frame
-
-
-def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
-    """What comes of each job, as soon as it is known; in this process, where one is enough."""
-    if processes == 1 or not jobs:
-        yield from map(function, jobs)
-        return
-    with multiprocessing.get_context('spawn').Pool(processes) as pool:
-        yield from pool.imap_unordered(function, jobs)
-
-
-def run(jobs: list, frame: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
-    """``frame`` and the rows of all jobs, kept as soon as they are known."""
-    for rows in progress(in_any_order(rows_of, jobs, args.processes), 'searches', len(jobs)):
-        frame = pd.concat([frame, pd.DataFrame(rows).astype({'tau': float, 'cpu_seconds': float})])
-        if args.csv:
-            write_whole(args.csv, frame.to_csv(index=False).encode())
-    return frame
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
@@ -505,15 +476,15 @@ def main(arguments: list[str] | None = None) -> int:
         check(settings, args.strategies)
         for file in filter(None, (args.csv, args.plot)):
             check_writable(file)
-        frame = read_rows(args.csv)
+        frame = read_rows(args.csv, [*KEY, 'max_macs', 'course'])
     except (ValueError, OSError) as error:
         print(f'search_quality.py: {error}', file=sys.stderr)
         return 2
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    done = {tuple(key) for key in frame[['strategy', 'seed', 'settings']].values} if len(frame) else set()
+    done = set(keys(frame, KEY))
     jobs = [(settings, name, seed) for seed in seeds for name in args.strategies]  # what is there early is of all
     jobs = [job for job in jobs if (job[1], job[2], settings.of(job[1])) not in done]
-    frame = run(jobs, frame, args)
+    frame = keep(frame, args.csv, in_any_order(rows_of, jobs, args.processes), 'searches', len(jobs))
     of_these = frame.settings == frame.strategy.map(settings.of)
     frame = frame[of_these & frame.seed.isin(seeds) & frame.strategy.isin(args.strategies)]
     lines = summary(frame)

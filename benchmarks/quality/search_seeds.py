@@ -13,7 +13,6 @@ scratch, and only then test data is looked at, and once more the largest network
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,16 +25,18 @@ import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
-from benchmarks.quality.search_quality import in_any_order  # noqa: E402
+from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space.entry_point import Parser, path_argument, whole_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
-from search_space.progress import progress  # noqa: E402
 from search_space.read_file import parse_json, read_text  # noqa: E402
 from search_space.rules import whole  # noqa: E402
-from search_space.whole_file import check_writable, write_whole  # noqa: E402
+from search_space.skeleton_file import load_skeleton  # noqa: E402
+from search_space.whole_file import check_writable  # noqa: E402
 from search_space.yaml_mapping import read_mapping  # noqa: E402
+from trials.identity import skeleton_content  # noqa: E402
 
+KEY = ['settings', 'seed']
 FORMATS = {
     'macs': '{:,.0f}',
     'supernet_accuracy': '{:.2%}',
@@ -49,7 +50,7 @@ def search(job: dict) -> list[dict]:
     """The rows of one search: one, or where it has several budgets one for each."""
     import logging
 
-    from search_space import load_skeleton, macs
+    from search_space import macs
     from strategies.experiment.seeds import derived_seed
     from trials.parameters import TrialParameters
     from trials.run import run_trial
@@ -70,9 +71,8 @@ def search(job: dict) -> list[dict]:
     for value, network in zip(values, result.get('front', [found]), strict=True):
         positions = skeleton.lightnl_positions(network)
         row = {
-            'run': json.dumps(job['value']),
+            **dict(zip(KEY, identity(job))),
             'value': value,
-            'seed': job['search']['seed'],
             'lightnl': ', '.join(f'{n}: {ratio:g}/{stride}' for n, (ratio, stride) in positions.items()) or 'none',
             'macs': cost(network),
             'supernet_accuracy': result['default'] if network == found else None,
@@ -119,10 +119,16 @@ def main() -> None:
         metavar='FILE',
         help='keep each row there as soon as it is known; rows there are not redone',
     )
+    parser.add_argument('--print', action='store_true', help='print what is in the CSV, and search nothing')
     args = parser.parse_args()
+    name, *values = args.vary or ['']
+    if args.print:
+        if args.csv is None:
+            parser.error('--print needs --csv, the file')
+        report(read_rows(args.csv, ['value', 'seed', 'lightnl', 'macs']), name)
+        return
     if args.csv:
         check_writable(args.csv)  # before the first search
-    name, *values = args.vary or ['']
     values = [parse_json(value, '--vary') for value in values] or ['']
     experiment = read_mapping(read_text(args.experiment), str(args.experiment), 'an experiment is a mapping')
     try:
@@ -142,14 +148,11 @@ def main() -> None:
         for seed in range(args.first_seed, args.first_seed + args.seeds):
             retrain = {**common, **arguments['retrain'], 'seed': seed} if args.retrain else None
             jobs.append({'value': value, 'search': {**searching, **changed, 'seed': seed}, 'retrain': retrain})
-    rows = read_rows(args.csv) if args.csv and args.csv.exists() else []
-    done = {(row['run'], row['seed']) for row in rows}
-    jobs = [job for job in jobs if (json.dumps(job['value']), job['search']['seed']) not in done]
-    for found in progress(in_any_order(search, jobs, args.processes), 'searches', len(jobs)):
-        rows += found
-        if args.csv:
-            write_whole(args.csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    report(pd.DataFrame(rows), name)
+    frame = read_rows(args.csv, KEY)
+    wanted, done = {identity(job): job for job in jobs}, set(keys(frame, KEY))
+    left = [job for key, job in wanted.items() if key not in done]
+    frame = keep(frame, args.csv, in_any_order(search, left, args.processes), 'searches', len(left))
+    report(frame[[key in wanted for key in keys(frame, KEY)]], name)
 
 
 def _place(name: str, searching: dict) -> str:
@@ -165,14 +168,18 @@ def interval(hits: int, tries: int) -> str:
     return f'{low:.0%} to {high:.0%}'
 
 
-def read_rows(file: Path) -> list[dict]:
-    return pd.read_csv(file, dtype={'run': str}).fillna({'value': ''}).to_dict('records')
+def identity(job: dict) -> tuple:
+    """What tells a search's rows from those of others, in the order of :data:`KEY`."""
+    recipes = [{**recipe, 'seed': 0} for recipe in (job['search'], job['retrain']) if recipe]
+    skeleton = skeleton_content(load_skeleton(job['search']['skeleton']))
+    return digest([*recipes, skeleton]), job['search']['seed']
 
 
 def report(frame: pd.DataFrame, name: str) -> None:
     """Print the rows, and below them what the seeds of each value come to."""
-    frame = frame.sort_values(['value', 'seed'])
-    table = (frame.rename(columns={'value': name}) if name else frame.drop(columns='value')).drop(columns='run')
+    frame = frame.fillna({'value': ''}).sort_values(['value', 'seed'])
+    table = frame.rename(columns={'value': name}) if name else frame.drop(columns='value')
+    table = table.drop(columns='settings', errors='ignore')
     print(table.to_string(index=False, na_rep='-', formatters={key: form.format for key, form in FORMATS.items()}))
     for value, of_value in frame.groupby('value'):
         positions = of_value.lightnl.map(lambda text: [] if text == 'none' else text.split(', '))

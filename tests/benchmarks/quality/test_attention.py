@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from refusal import refusal
 from torch import nn
 
 from benchmarks.quality import attention
@@ -30,6 +31,15 @@ def test_a_block_is_in_the_rows_that_are_asked_for_and_nowhere_else(block, skele
     if block.startswith('LightNL'):
         lightnl = network.get_submodule(found[0])
         assert block == f'LightNL {lightnl.ratio}/{lightnl.stride}'
+
+
+def test_every_block_starts_as_loud_as_the_others():
+    of = bed()
+    for block in [block for block in BLOCKS if block == NON_LOCAL or block.startswith('LightNL')]:
+        for number in of.rows:
+            attended = of.network(block).rows.get_submodule(f'row{number:02d}').lightnl
+            assert attended.bn.weight.eq(of.body().lightnl_scale).all()
+    assert of.body().lightnl_scale == 1
 
 
 @pytest.mark.parametrize('block', BLOCKS)
@@ -109,13 +119,7 @@ BAD = [
 @pytest.mark.parametrize(('arguments', 'message'), BAD, ids=[' '.join(arguments) for arguments, _ in BAD])
 def test_what_cannot_be_measured_is_said_in_one_line_before_anything_starts(arguments, message, tmp_path, capsys):
     options = ['--csv', str(tmp_path / 'a.csv'), '--tasks', 'cued-digits', *arguments]
-    try:
-        status = attention.main(options)
-    except SystemExit as ended:
-        status = ended.code
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in refusal(attention.main, options, capsys)
     assert not (tmp_path / 'a.csv').exists()
 
 

@@ -1,7 +1,10 @@
 """``benchmarks/quality/learning.py``, on trainings of a second."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
+from refusal import refusal
 
 from benchmarks.quality import learning
 from benchmarks.quality.learning import EVERY_ROW, GROUND_TRUTH, MAIN_JOB, VARIANTS, networks, recipe_of
@@ -30,6 +33,15 @@ def test_every_variant_is_a_recipe_that_trials_take():
         args = ['--csv', 'x.csv', '--variants', variant]
         parsed = learning.parser().parse_args(args)
         assert {job.recipe for job in learning.jobs_of(parsed)} == VARIANTS[variant].keys()
+
+
+@pytest.mark.parametrize(('variant', 'scale'), [('default', 1), ('scale from 0', 0)])
+def test_a_training_is_one_of_the_skeleton_that_its_variant_has(variant, scale):
+    parsed = learning.parser().parse_args(['--csv', 'x.csv', '--recipes', MAIN_JOB, '--variants', variant])
+    job = learning.jobs_of(parsed)[0]
+    with job.trial() as trial:
+        assert trial.space() == dataclasses.replace(load_skeleton('cued'), lightnl_scale=scale)
+        assert trial.epochs == recipe_of(MAIN_JOB)['epochs']
 
 
 def test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv(tmp_path, capsys):
@@ -73,6 +85,7 @@ def test_a_variant_is_compared_over_the_seeds_of_both():
 BAD = [
     (['--networks', '1:0.3/2'], "--networks: there is no '1:0.3/2', but 1:0.125/2"),
     (['--set', 'epochs=0'], 'epochs must be a whole number'),
+    (['--set', 'lightnl_scale=-1'], '--set lightnl_scale must be a number'),
     (['--seeds', '0'], 'argument --seeds: must be a whole number'),
     (['--csv', '/nowhere/a.csv'], 'there is no folder /nowhere'),
 ]
@@ -81,11 +94,5 @@ BAD = [
 @pytest.mark.parametrize(('arguments', 'message'), BAD, ids=[' '.join(arguments) for arguments, _ in BAD])
 def test_what_cannot_be_measured_is_said_in_one_line_before_anything_starts(arguments, message, tmp_path, capsys):
     options = ['--csv', str(tmp_path / 'a.csv'), '--recipes', MAIN_JOB, *arguments]
-    try:
-        status = learning.main(options)
-    except SystemExit as ended:
-        status = ended.code
-    assert status == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in refusal(learning.main, options, capsys)
     assert not (tmp_path / 'a.csv').exists()

@@ -42,3 +42,8 @@ def test_a_row_a_budget_and_seed_is_printed_and_kept_and_not_computed_twice(tmp_
     assert rows.test_accuracy.between(0, 1).all()
     assert rows.cpu_seconds[0] != rows.cpu_seconds[1] == rows.cpu_seconds[2]  # one search for the two of the front
     assert printed.count('at or below the budget: 1 of 1') == 3
+    assert run_program(COMMAND, '--csv', table, '--vary', 'target_macs', '--print').stdout == printed
+
+    experiment.write_text(experiment.read_text().replace('learning_rate: 0.005', 'learning_rate: 0.004'))
+    assert 'target_macs 1660000.0: of 1 at row 1' in run('1.66e6')  # and not of the row of the other recipe too
+    assert pd.read_csv(table).value.tolist() == [1.66e6, 1.62e6, 1.7e6, 1.66e6]

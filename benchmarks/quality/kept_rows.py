@@ -1,0 +1,69 @@
+"""The CSV of a benchmark: a row is there as soon as it is known, and what is there is not computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from search_space.progress import progress
+from search_space.whole_file import write_whole
+
+__all__ = ['digest', 'in_any_order', 'keep', 'keys', 'read_rows']
+
+
+def digest(settings: Any) -> str:
+    """What tells rows of these settings, of JSON's types, from those of others: 12 characters."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_rows(file: Path | None, columns: list[str]) -> pd.DataFrame:
+    """The rows of ``file``; none where there is no file yet.
+
+    Raises:
+        ValueError: it is not a CSV with these columns.
+    """
+    if file is None or not file.exists():
+        return pd.DataFrame(columns=columns)
+    try:
+        frame = pd.read_csv(file)
+    except ValueError as error:
+        raise ValueError(f'{file} is not a table of this benchmark: {error}') from None
+    if missing := [column for column in columns if column not in frame]:
+        raise ValueError(f'{file} is not a table of this benchmark: it has no column {missing[0]}')
+    return frame
+
+
+def keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
+    """What is in these columns, a row each."""
+    return list(frame[columns].itertuples(index=False, name=None))
+
+
+def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
+    """What comes of each job, as soon as it is known; in this process, where one is enough."""
+    if processes == 1 or not jobs:
+        yield from map(function, jobs)
+        return
+    with multiprocessing.get_context('spawn').Pool(processes) as pool:
+        yield from pool.imap_unordered(function, jobs)
+
+
+def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, total: int) -> pd.DataFrame:
+    """``frame`` and the rows that are found, which are in ``file`` as soon as they are known.
+
+    Args:
+        frame: the rows so far.
+        file: None keeps them nowhere.
+        found: the rows that come of a job, for each job.
+        what, total: of the jobs, see :func:`.progress.progress`.
+    """
+    for rows in progress(found, what, total):
+        frame = pd.concat([frame, pd.DataFrame(rows)]) if len(frame) else pd.DataFrame(rows)
+        if file is not None:
+            write_whole(file, frame.to_csv(index=False).encode())
+    return frame
