@@ -202,7 +202,8 @@ def _wait(experiment, poll_seconds: float = 2.0) -> str:
             frame = trials(experiment)
             so_far = min(total, spent(frame, unit))
             running = [f'{row.strategy} {row.stage}' for row in frame[frame.status == 'RUNNING'].itertuples()]
-            state = f'{status}; running: {", ".join(running) or "-"}'
+            # NNI has a status of its own for a worker that waits for a trial, though others run.
+            state = f'{"RUNNING" if running else status}; running: {", ".join(running) or "-"}'
             if lines and time.monotonic() - said >= LINE_SECONDS:
                 print(f'{so_far:.0f} of {total:.0f} {unit}; {state}', file=sys.stderr, flush=True)
                 said = time.monotonic()
