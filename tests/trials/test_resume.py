@@ -140,7 +140,7 @@ def test_a_training_goes_on_as_if_it_had_not_been_ended(tmp_path, parameters):
         assert torch.equal(weight, network_again.state_dict()[name])
     for report in reports + reports_again:
         del report['seconds']
-    assert json.dumps(reports_again) == json.dumps(reports)  # in which NaN is NaN
+    assert json.dumps(reports_again, sort_keys=True) == json.dumps(reports, sort_keys=True)  # in which NaN is NaN
 
 
 def test_of_other_parameters_it_is_another_checkpoint(tmp_path):
