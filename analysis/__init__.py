@@ -8,7 +8,7 @@ _HOMES = {
     'columns': (),
     'experiment': ('Experiment', 'RunningExperiment', 'find_experiment'),
     'plots': (),
-    'result_set': ('ResultSet', 'read', 'read_course', 'shipped'),
+    'result_set': ('ResultSet', 'read', 'read_trajectories', 'shipped'),
     'report': ('write_report',),
     'statistics': ('bootstrap_interval', 'paired_differences', 'rank_correlation', 'strategy_means'),
     'tables': (
@@ -24,10 +24,14 @@ _HOMES = {
 }
 """Module to what of it is public here. Imported when asked for: ``python -m analysis --help`` needs no torch."""
 
+EARLIER = {'read_course': 'read_trajectories'}
+"""Names of 0.1, and what they are called now."""
+
 __all__ = sorted({name for names in _HOMES.values() for name in names} | {'columns', 'plots'})
 
 
 def __getattr__(name: str):
+    name = EARLIER.get(name, name)
     for module, names in _HOMES.items():
         if name == module:
             return importlib.import_module(f'.{module}', __name__)

@@ -25,7 +25,7 @@ from .experiment import Experiment, RunningExperiment, find_experiment
 from .published import Published
 from .tables import Frames, frames
 
-__all__ = ['ResultSet', 'read', 'read_course', 'shipped']
+__all__ = ['ResultSet', 'read', 'read_trajectories', 'shipped']
 
 PACKAGES = ('autonl-nni', 'nni', 'torch', 'torchvision', 'pytorch-lightning', 'numpy', 'pandas', 'scikit-learn')
 
@@ -244,8 +244,8 @@ def _table(path: Path, columns: Columns, other: Any, rows: Any) -> tuple[pd.Data
     return table[~wrong].reset_index(drop=True), sorted(damaged)
 
 
-def read_course(path: str | Path) -> pd.DataFrame:
-    """The trajectories of a search outside an experiment, from the ``course.csv`` that it left.
+def read_trajectories(path: str | Path) -> pd.DataFrame:
+    """The trajectories of a search outside an experiment, from the ``trajectories.csv`` that it left.
 
     Raises:
         ValueError: it is not such a file.
@@ -257,5 +257,5 @@ def read_course(path: str | Path) -> pd.DataFrame:
         raise ValueError(f'{path}: it cannot be read ({error})') from None
     lacking = {'epoch', 'label', 'index', 'norm', 'threshold', 'gate'} - set(table.columns)
     if lacking:
-        raise ValueError(f'{path}: the column {min(lacking)} is missing; it is not the course.csv of a search')
+        raise ValueError(f'{path}: the column {min(lacking)} is missing; it is not the trajectories.csv of a search')
     return typed(table.assign(experiment=path.parent.name, trial=path.parent.name), TRAJECTORIES)

@@ -159,9 +159,9 @@ class BackboneSpace(ModelSpace):
 
     def cost(self) -> Cost:
         """Multiply-accumulates of the space's networks, counted as :func:`search_space.macs` counts them."""
-        return Cost([self._share(point) for point in self.points], self.backbone_macs)
+        return Cost([self._table(point) for point in self.points], self.backbone_macs)
 
-    def _share(self, point: str) -> CostTable:
+    def _table(self, point: str) -> CostTable:
         choices = self._choices_at(point)
         fixed = {'lightnl_ratio': self.ratios[0], 'lightnl_stride': self.strides[0]}
 

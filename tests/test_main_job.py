@@ -82,7 +82,7 @@ def test_every_trial_ran_the_parameters_that_nni_has_recorded_for_it(finished_ex
         assert json.loads(file.read_text())['parameters'] == parameters
 
 
-def test_tensorboard_of_the_web_ui_opens_on_the_course_of_a_trial(finished_experiment):
+def test_tensorboard_of_the_web_ui_opens_on_the_history_of_a_trial(finished_experiment):
     experiment, _ = finished_experiment
     trials = list(experiment.folder.glob('environments/*/trials/*/trial.json'))
     for file in trials:

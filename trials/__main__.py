@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         '--out',
         type=path_argument,
         metavar='DIR',
-        help="where to leave network.pt, trial.json and the trial's course; NNI's folder of the trial by default",
+        help="where to leave network.pt, trial.json and the trial's history; NNI's folder of the trial by default",
     )
     run.add_argument(
         '--checkpoints',
@@ -342,7 +342,7 @@ def _check_no_other(out: Path, parameters: dict) -> None:
 
 
 def _show_in_tensorboard(out: Path | None) -> None:
-    """Lead NNI's web UI to the trial's course. NNI 3.0 opens TensorBoard on another folder than the trial is given."""
+    """Lead NNI's web UI to the trial's history. NNI 3.0 opens TensorBoard on another folder than the trial is given."""
     if out is None or out.parent.name != 'trials' or out.parents[2].name != 'environments':
         return
     opened = out.parents[3] / 'trials' / out.name / 'output' / 'tensorboard'

@@ -29,7 +29,7 @@ from search_space.nni_nas import (
 )
 from search_space.skeleton import Sample
 from search_space.whole_file import write_whole
-from strategies import Course
+from strategies import History
 from strategies.autonl.finite_loss import FiniteLoss
 from strategies.experiment.one_shot_trial import search_passes
 from strategies.experiment.seeds import derived_seed
@@ -88,7 +88,7 @@ def run_trial(
         trial: the parameters.
         report: called with the metrics of every epoch, ``default`` among them: validation accuracy, of a search that of
             its training.
-        folder: where to leave the course, see :class:`strategies.Course`; None is nowhere.
+        folder: where to leave the history, see :class:`strategies.History`; None is nowhere.
         checkpoint: written after every epoch, and gone on from where it is there.
         progress_bar: show one on standard output.
 
@@ -112,7 +112,7 @@ def _run(trial, report, folder, checkpoint, progress_bar):
     parts = datasets.load(trial.dataset, skeleton.input_size, **trial.dataset_arguments)
     datasets.check_fit(parts, skeleton, trial.dataset)
     default = 'train_accuracy' if trial.stage == 'search' else 'validation_accuracy'
-    course = Course(lambda metrics: report({'default': metrics.get(default, 0.0), **metrics}), folder)
+    history = History(lambda metrics: report({'default': metrics.get(default, 0.0), **metrics}), folder)
 
     def make_evaluator(train, validation, **arguments):
         made = evaluator(
@@ -121,7 +121,7 @@ def _run(trial, report, folder, checkpoint, progress_bar):
             **recipe_of(trial),
             classes=parts.classes,
             teacher=load_teacher(trial),
-            callbacks=[course, FiniteLoss(), *([checkpoint] if checkpoint else [])],
+            callbacks=[history, FiniteLoss(), *([checkpoint] if checkpoint else [])],
             progress_bar=progress_bar,
             **arguments,
         )
@@ -131,7 +131,7 @@ def _run(trial, report, folder, checkpoint, progress_bar):
     with warnings.catch_warnings():
         # Lightning recommends worker processes and a logger; the data is in memory, and NNI logs.
         warnings.filterwarnings('ignore', module='pytorch_lightning')
-        result, network = (_search if trial.stage == 'search' else _train)(trial, parts, course, make_evaluator)
+        result, network = (_search if trial.stage == 'search' else _train)(trial, parts, history, make_evaluator)
     return result | {'skipped_images': parts.skipped_images()}, network
 
 
@@ -141,7 +141,7 @@ def recipe_of(trial: TrialParameters) -> dict[str, Any]:
     return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial) if field.name in names}
 
 
-def _train(trial, parts, course, make_evaluator):
+def _train(trial, parts, history, make_evaluator):
     skeleton = trial.space()
     sample = skeleton.check_sample(trial.network)
     network = build(skeleton, sample).to(memory_format=torch.channels_last)
@@ -155,7 +155,7 @@ def _train(trial, parts, course, make_evaluator):
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': trial.epochs,
-        'seconds': course.seconds,
+        'seconds': history.seconds,
     }
     if trial.stage == 'test':
         result['test_accuracy'] = _measure(network, parts.test, trial, training).top1
@@ -208,7 +208,7 @@ def _draws_of_the_seed() -> Iterator[None]:
         mutable.RandomState = by_chance
 
 
-def _search(trial, parts, course, make_evaluator):
+def _search(trial, parts, history, make_evaluator):
     skeleton = trial.space()
     weights_part, held_out = datasets.hold_out(parts.train, trial.held_out)
     strategy = strategy_class(trial.search_class)(**trial.search_arguments)
@@ -221,7 +221,7 @@ def _search(trial, parts, course, make_evaluator):
         'macs': macs(skeleton)(sample),
         'params': params(skeleton)(sample),
         'epochs': search_passes(strategy, trial.epochs) * len(weights_part) / len(parts.train),
-        'seconds': course.seconds,
+        'seconds': history.seconds,
         **trial.whole_sample(sample),
     }
     selected = getattr(strategy.oneshot_module, 'selected', [])

@@ -159,8 +159,8 @@ def one_shot_rows(truth: GroundTruth, settings: Settings, name: str, seed: int) 
     ]
 
 
-def row(truth, settings, name, seed, budget, pick, spent, course) -> dict:
-    """A row: the pick at equal compute, and the course of regrets, each from an epoch on."""
+def row(truth, settings, name, seed, budget, pick, spent, regrets) -> dict:
+    """A row: the pick at equal compute, and the regret of the pick so far, from each epoch on at which it changes."""
     return {
         'strategy': name,
         'seed': seed,
@@ -170,7 +170,7 @@ def row(truth, settings, name, seed, budget, pick, spent, course) -> dict:
         'macs': int(truth.macs[pick]),
         'lightnl': json.dumps(truth.skeleton.lightnl_positions(truth.networks[pick])),
         'epochs': float(spent),
-        'course': json.dumps(course),
+        'regrets': json.dumps(regrets),
         'tau': math.nan,
         'cpu_seconds': math.nan,
         'settings': settings.of(name),
@@ -193,9 +193,9 @@ def most_probable(truth: GroundTruth, probabilities: dict[str, dict], budget: fl
 def space_of(truth: GroundTruth, budget: float):
     """The space as NNI's multi-trial strategies see it, of which only networks within the budget are drawn."""
     from search_space import LightNLSpace, macs
-    from strategies.experiment.bounded_space import BudgetedSpace
+    from strategies.experiment.bounded_space import BoundedSpace
 
-    space = BudgetedSpace.from_model(LightNLSpace(truth.skeleton))
+    space = BoundedSpace.from_model(LightNLSpace(truth.skeleton))
     space.cost, space.max_macs = macs(truth.skeleton), budget
     return space
 
@@ -239,8 +239,8 @@ def multi_trial_rows(truth: GroundTruth, settings: Settings, name: str, seed: in
         )
         picks = engine.picks()
         pick = [pick for pick in picks if pick.spent <= max(each, equal)][-1]
-        course = [(float(p.spent), truth.regret(p.network, budget)) for p in picks]
-        rows.append(row(truth, settings, name, seed, budget, pick.network, equal, course))
+        regrets = [(float(p.spent), truth.regret(p.network, budget)) for p in picks]
+        rows.append(row(truth, settings, name, seed, budget, pick.network, equal, regrets))
     return rows
 
 
@@ -250,20 +250,20 @@ def rows_of(job: tuple[Settings, str, int]) -> list[dict]:
     return (multi_trial_rows if name in MULTI_TRIAL else one_shot_rows)(truth, settings, name, seed)
 
 
-def until(course: str, regret: float) -> float:
+def until(regrets: str, regret: float) -> float:
     """Epochs spent until the best so far is first within ``regret`` of the best."""
-    return next((spent for spent, at in json.loads(course) if at <= regret + 1e-12), NEVER)
+    return next((spent for spent, at in json.loads(regrets) if at <= regret + 1e-12), NEVER)
 
 
-def until_few_are_lost(courses: Iterable[str], share: float) -> float:
+def until_few_are_lost(of_runs: Iterable[str], share: float) -> float:
     """Epochs spent until at most a ``share`` of the runs has a best so far that is lost, or none yet."""
-    courses = [json.loads(course) for course in courses]
+    of_runs = [json.loads(regrets) for regrets in of_runs]
 
     def lost_at(epochs: float) -> float:
-        regrets = [([regret for spent, regret in course if spent <= epochs] or [NEVER])[-1] for course in courses]
-        return sum(regret > LOST for regret in regrets) / len(courses)
+        then = [([regret for spent, regret in regrets if spent <= epochs] or [NEVER])[-1] for regrets in of_runs]
+        return sum(regret > LOST for regret in then) / len(of_runs)
 
-    return next((at for at in sorted({spent for c in courses for spent, _ in c}) if lost_at(at) <= share), NEVER)
+    return next((at for at in sorted({spent for c in of_runs for spent, _ in c}) if lost_at(at) <= share), NEVER)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -283,11 +283,11 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def over_seeds(runs: pd.DataFrame, autonl: pd.Series) -> dict[str, float]:
     """What the runs of one strategy under one budget come to; ``autonl`` has the regrets of AutoNL's picks."""
-    near = [until(course, NEAR_BEST) for course in runs.course]
+    near = [until(regrets, NEAR_BEST) for regrets in runs.regrets]
     as_autonl = as_sure = math.nan
     if len(autonl):
-        as_autonl = float(np.median([until(course, autonl.median()) for course in runs.course]))
-        as_sure = until_few_are_lost(runs.course, (autonl > LOST).mean())
+        as_autonl = float(np.median([until(regrets, autonl.median()) for regrets in runs.regrets]))
+        as_sure = until_few_are_lost(runs.regrets, (autonl > LOST).mean())
     line = {'seeds': len(runs), 'epochs': runs.epochs.median()}
     for what in ('regret', 'top'):
         low, middle, high = runs[what].quantile([0.25, 0.5, 0.75])
@@ -372,12 +372,12 @@ def plot(frame: pd.DataFrame, file: Path) -> None:
             of = frame[(frame.max_macs == budget) & (frame.strategy == name)]
             if of.empty:
                 continue
-            courses = [json.loads(course) for course in of.course]
+            of_runs = [json.loads(regrets) for regrets in of.regrets]
             if name in MULTI_TRIAL:
-                at = sorted({spent for course in courses for spent, _ in course})
-                at = [spent for spent in at if all(course[0][0] <= spent for course in courses)]
-                regrets = [[[r for spent, r in course if spent <= epochs][-1] for course in courses] for epochs in at]
-                low, middle, high = np.quantile(regrets, [0.25, 0.5, 0.75], axis=1)
+                at = sorted({spent for regrets in of_runs for spent, _ in regrets})
+                at = [spent for spent in at if all(regrets[0][0] <= spent for regrets in of_runs)]
+                then = [[[r for spent, r in regrets if spent <= epochs][-1] for regrets in of_runs] for epochs in at]
+                low, middle, high = np.quantile(then, [0.25, 0.5, 0.75], axis=1)
                 panel.step(at, middle, where='post', color=f'C{number}', label=name)
                 panel.fill_between(at, low, high, step='post', color=f'C{number}', alpha=0.15, linewidth=0)
             else:
@@ -476,7 +476,7 @@ def main(arguments: list[str] | None = None) -> int:
         check(settings, args.strategies)
         for file in filter(None, (args.csv, args.plot)):
             check_writable(file)
-        frame = read_rows(args.csv, [*KEY, 'max_macs', 'course'])
+        frame = read_rows(args.csv, [*KEY, 'max_macs', 'regrets'])
     except (ValueError, OSError) as error:
         print(f'search_quality.py: {error}', file=sys.stderr)
         return 2

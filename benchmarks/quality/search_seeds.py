@@ -79,21 +79,12 @@ def search(job: dict) -> list[dict]:
             'cpu_seconds': result['cpu_seconds'],
         }
         if job['retrain']:
-            largest = max_cost_sample(cost)
+            largest = cost.largest()
             row['largest_cpu_seconds'] = run({**job['retrain'], 'stage': 'retrain', **largest})['cpu_seconds']
             tested = {**job['retrain'], 'stage': 'test', 'seed': derived_seed(row['seed'], 'test'), **network}
             row['test_accuracy'] = run(tested)['test_accuracy']
         rows.append(row)
     return rows
-
-
-def max_cost_sample(cost) -> dict:
-    """The sample of the largest cost."""
-    sample = {}
-    for share in cost.shares:
-        values = max(share.costs, key=share.costs.get)
-        sample.update(zip(share.choices, values, strict=True))
-    return sample
 
 
 def main() -> None:

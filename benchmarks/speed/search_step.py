@@ -39,7 +39,7 @@ from search_space.cost.latency import clock  # noqa: E402
 from search_space.entry_point import Parser  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.nni_nas import DARTS, DataLoader, GumbelDARTS, Lightning, Trainer  # noqa: E402
-from search_space.skeleton import Sample, Skeleton  # noqa: E402
+from search_space.skeleton import Skeleton  # noqa: E402
 from strategies import AutoNL  # noqa: E402
 from trials.training.evaluator import Classifier  # noqa: E402
 
@@ -136,14 +136,6 @@ class Meter(pl.Callback):
         self._stop()
 
 
-def largest(skeleton: Skeleton) -> Sample:
-    """The network of the most MACs."""
-    sample: Sample = {}
-    for share in macs(skeleton).shares:
-        sample.update(zip(share.choices, max(share.costs, key=share.costs.get), strict=True))
-    return sample
-
-
 def train(subject: str, args: argparse.Namespace, steps: int, pipe: Connection | None) -> None:
     """Trains a subject for ``steps`` steps, each when ``pipe`` says so."""
     pl.seed_everything(0, verbose=False)
@@ -173,7 +165,7 @@ def train(subject: str, args: argparse.Namespace, steps: int, pipe: Connection |
         if subject == SEARCH:
             mark_threshold_step(recipe.module, meter)
     else:
-        model = build(skeleton, largest(skeleton))
+        model = build(skeleton, macs(skeleton).largest())
     recipe.evaluate(model.to(memory_format=torch.channels_last))
 
 

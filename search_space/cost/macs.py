@@ -79,7 +79,7 @@ def head_params(skeleton: Skeleton) -> int:
 
 @dataclass
 class CostTable:
-    """One share of a cost: what each combination of the candidates of a few choices costs.
+    """A part of a cost: what each combination of the candidates of a few choices costs.
 
     Attributes:
         choices: label to candidates.
@@ -102,25 +102,25 @@ class CostTable:
 
 
 class _Group:
-    """Shares of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
+    """Tables of one shape, as one tensor, so that :meth:`Cost.expected` has few steps."""
 
-    def __init__(self, shares: list[CostTable]):
+    def __init__(self, tables: list[CostTable]):
         import torch
 
-        self.labels = list(zip(*(share.choices for share in shares), strict=True))  # by axis, then by share
-        self.table = torch.tensor([list(share.costs.values()) for share in shares], dtype=torch.float64)
+        self.labels = list(zip(*(table.choices for table in tables), strict=True))  # by axis, then by table
+        self.costs = torch.tensor([list(table.costs.values()) for table in tables], dtype=torch.float64)
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
-        """The cost of the group's shares together, a scalar."""
+        """The cost of the group's tables together, a scalar."""
         import torch
 
         axes = [torch.stack([weights[name] for name in labels]) for labels in self.labels]
-        if axes:  # and there the table stays: a copy a step would wait for the GPU
-            self.table = self.table.to(axes[0].device, _precise(axes[0].device))
-            axes = [axis.to(self.table.dtype) for axis in axes]
-        cost, shares = self.table, len(self.table)
+        if axes:  # and there the costs stay: a copy a step would wait for the GPU
+            self.costs = self.costs.to(axes[0].device, _precise(axes[0].device))
+            axes = [axis.to(self.costs.dtype) for axis in axes]
+        cost, tables = self.costs, len(self.costs)
         for axis in axes:
-            cost = torch.bmm(axis[:, None], cost.reshape(shares, axis.shape[1], -1))
+            cost = torch.bmm(axis[:, None], cost.reshape(tables, axis.shape[1], -1))
         return cost.sum()
 
 
@@ -132,25 +132,25 @@ def _precise(device: torch.device) -> torch.dtype:
 
 
 class Cost:
-    """A cost that is a sum of shares, each a table over a few choices: in a skeleton's space, one share per row.
+    """A cost that is a sum over tables, each of a few choices: in a skeleton's space, one table per row.
 
     Called with a sample it is that sample's cost, exactly. :meth:`expected` is the same as a differentiable function of
-    weights: ``fixed + Σ_shares Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
+    weights: ``fixed + Σ_tables Σ_candidates (Π weights) · table``; where each choice has one weight of 1, as under hard
     gates, it is the cost of that sample; under probabilities, independent ones, it is the mean over samples.
 
     Args:
-        shares: the tables.
+        tables: one for each group of choices that act together.
         fixed: cost of what no choice changes.
     """
 
-    def __init__(self, shares: list[CostTable], fixed: float):
-        self.shares, self.fixed = shares, fixed
+    def __init__(self, tables: list[CostTable], fixed: float):
+        self.tables, self.fixed = tables, fixed
 
     @cached_property
     def _groups(self) -> list[_Group]:  # on first use: the cost of a sample needs no torch
         by_shape: dict[tuple, list[CostTable]] = {}
-        for share in self.shares:
-            by_shape.setdefault(share.shape(), []).append(share)
+        for table in self.tables:
+            by_shape.setdefault(table.shape(), []).append(table)
         return [_Group(alike) for alike in by_shape.values()]
 
     @classmethod
@@ -163,25 +163,32 @@ class Cost:
             fixed: cost of what is outside the rows.
             input_size: side of the square input in pixels; the skeleton's own by default.
         """
-        shares, sizes = [], row_sizes(skeleton, input_size)
+        tables, sizes = [], row_sizes(skeleton, input_size)
         for index, row in enumerate(skeleton.rows):
             keys = [key for key in Row.SEARCHED if len(row.candidates(key)) > 1]
             cost = partial(_cost_of_chosen, row_cost, row, keys, skeleton.in_channels(index), sizes[index])
-            shares.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
-        return cls(shares, fixed)
+            tables.append(CostTable.of({label(index, key): row.candidates(key) for key in keys}, cost))
+        return cls(tables, fixed)
 
     def choices(self) -> dict[str, tuple]:
         """Label to candidates, of all that the cost depends on."""
-        return {name: candidates for share in self.shares for name, candidates in share.choices.items()}
+        return {name: candidates for table in self.tables for name, candidates in table.choices.items()}
 
     def __call__(self, sample: Sample) -> float:
         """The cost of ``sample``, whose values are candidates (see :meth:`Skeleton.check_sample`); whole for MACs."""
-        return self.fixed + sum(share(sample) for share in self.shares)
+        return self.fixed + sum(table(sample) for table in self.tables)
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest cost of a network of the space."""
-        low, high = (sum(reduce(share.costs.values()) for share in self.shares) for reduce in (min, max))
+        low, high = (sum(reduce(table.costs.values()) for table in self.tables) for reduce in (min, max))
         return self.fixed + low, self.fixed + high
+
+    def largest(self) -> Sample:
+        """A network of the largest cost; only choices that the cost depends on are in it."""
+        sample: Sample = {}
+        for table in self.tables:
+            sample.update(zip(table.choices, max(table.costs, key=table.costs.get), strict=True))
+        return sample
 
     def expected(self, weights: dict[str, Tensor]) -> Tensor:
         """The cost as a function of weights, differentiable in them; a scalar, of float64 where the device has it.

@@ -1,4 +1,4 @@
-"""The course of a search or a training, epoch by epoch: reported, and written to CSV and to TensorBoard."""
+"""The history of a search or a training, epoch by epoch: reported, and written to CSV and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 from search_space.whole_file import write_whole
 
-__all__ = ['GATE_COLUMNS', 'Course']
+__all__ = ['GATE_COLUMNS', 'History']
 
 _logger = logging.getLogger(__name__)
 
@@ -21,22 +21,22 @@ GATE_COLUMNS = ('norm', 'threshold', 'gate')
 """What :class:`strategies.AutoNL` logs of a gate: ``norm/LABEL``, or ``norm/LABEL#j`` of the label's j-th."""
 
 
-class Course(pl.Callback):
+class History(pl.Callback):
     """Keeps what was logged in every epoch, with ``epoch`` (from 1) and ``seconds`` of training so far.
 
     After each epoch it is reported, and where there is a folder written to
 
     - ``metrics.csv``: a row per epoch, a column per metric but those of gates; of AutoNL ``weight_loss``,
       ``threshold_loss`` and ``macs`` (expected MACs; all after warm-up means over the epoch's steps);
-    - ``course.csv``: a row per epoch and gate, with columns epoch, label, index (j of the label's gates, from 1), norm,
-      threshold and gate (1 is open, 0 closed); only of AutoNL;
+    - ``trajectories.csv``: a row per epoch and gate, with columns epoch, label, index (j of the label's gates, from 1),
+      norm, threshold and gate (1 is open, 0 closed); only of AutoNL;
     - ``tensorboard/``: all of it, over epochs.
 
     A CSV is there whole or not at all. A folder that cannot be written to is said once and ends nothing. A training
     that is resumed from a checkpoint of Lightning's has its earlier epochs here again, and reports them first.
 
-    >>> course = Course(report=lambda metrics: nni.report_intermediate_result({'default': metrics['macs'], **metrics}))
-    >>> trainer = Trainer(callbacks=[course])  # nni.nas.evaluator.pytorch's
+    >>> history = History(lambda metrics: nni.report_intermediate_result({'default': metrics['macs'], **metrics}))
+    >>> trainer = Trainer(callbacks=[history])  # nni.nas.evaluator.pytorch's
 
     Args:
         report: called with the metrics of every epoch.
@@ -91,12 +91,12 @@ class Course(pl.Callback):
             write_whole(self.folder / 'metrics.csv', _table(_metric_rows(self.epochs)))
             gates = _gate_rows(self.epochs)
             if gates:
-                write_whole(self.folder / 'course.csv', _table(gates))
+                write_whole(self.folder / 'trajectories.csv', _table(gates))
             self._write_events()
         except OSError as error:
             self._tensorboard = None
             if not self._said:
-                _logger.warning('the course of epoch %d is not written: %s', len(self.epochs), error)
+                _logger.warning('the history of epoch %d is not written: %s', len(self.epochs), error)
             self._said = True
 
     def _write_events(self) -> None:

@@ -1,4 +1,4 @@
-"""The best network within a budget, where losses add up choice by choice and costs share by share: a knapsack."""
+"""The best network within a budget, where losses add up choice by choice and costs table by table: a knapsack."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def check_budget(cost: Cost, budget: float, unit: str) -> None:
 def best_within(cost: Cost, losses: dict[str, dict], budget: float, at_least: float) -> Sample | None:
     """The sample of the least summed loss whose cost is in ``[at_least, budget]``; None where there is none.
 
-    ``argmin Σ_labels losses[label][candidate]`` under ``at_least ≤ fixed + Σ_shares cost ≤ budget``, by dynamic
-    programming over the shares: exact for whole costs of up to :data:`UNITS` units of their greatest common divisor,
-    and otherwise to ``shares / UNITS`` of what the budget leaves above the smallest cost, on the safe side.
+    ``argmin Σ_labels losses[label][candidate]`` under ``at_least ≤ fixed + Σ_tables cost ≤ budget``, by dynamic
+    programming over the tables: exact for whole costs of up to :data:`UNITS` units of their greatest common divisor,
+    and otherwise to ``tables / UNITS`` of what the budget leaves above the smallest cost, on the safe side.
 
     Args:
         cost: of the space's networks.
@@ -46,15 +46,15 @@ def best_within(cost: Cost, losses: dict[str, dict], budget: float, at_least: fl
     room = budget - cost.range()[0]
     if room < 0:
         return None
-    options = [_options(share, losses) for share in cost.shares]
-    unit = _unit([c for of_share in options for c, _, _ in of_share], room)
+    options = [_options(table, losses) for table in cost.tables]
+    unit = _unit([c for of_table in options for c, _, _ in of_table], room)
     width = int(room / unit + 1e-9) + 1
     least = np.full(width, np.inf)  # by units spent
     least[0] = 0.0
     taken = []
-    for of_share in options:
+    for of_table in options:
         following, choice = np.full(width, np.inf), np.zeros(width, np.int32)
-        for index, (option_cost, loss, _) in enumerate(of_share):
+        for index, (option_cost, loss, _) in enumerate(of_table):
             units = math.ceil(option_cost / unit - 1e-9)
             if units >= width:
                 continue
@@ -73,13 +73,13 @@ def best_within(cost: Cost, losses: dict[str, dict], budget: float, at_least: fl
     return None
 
 
-def _options(share: CostTable, losses: dict[str, dict]) -> list[tuple[float, float, Sample]]:
-    """Cost above the share's least, loss and candidates of each way to choose; of one cost, that of the least loss."""
+def _options(table: CostTable, losses: dict[str, dict]) -> list[tuple[float, float, Sample]]:
+    """Cost above the table's least, loss and candidates of each way to choose; of one cost, that of the least loss."""
     best: dict[float, tuple[float, float, Sample]] = {}
-    least = min(share.costs.values())
-    for values, share_cost in share.costs.items():
-        option_cost = share_cost - least
-        sample = dict(zip(share.choices, values, strict=True))
+    least = min(table.costs.values())
+    for values, table_cost in table.costs.items():
+        option_cost = table_cost - least
+        sample = dict(zip(table.choices, values, strict=True))
         loss = sum(losses[label][candidate] for label, candidate in visible(sample).items())
         if option_cost not in best or loss < best[option_cost][1]:
             best[option_cost] = option_cost, loss, sample
@@ -95,8 +95,8 @@ def _unit(costs: list[float], room: float) -> float:
 
 def _backtrack(options: list, taken: list[np.ndarray], spent: int, unit: float) -> Sample:
     sample: Sample = {}
-    for of_share, choice in zip(reversed(options), reversed(taken), strict=True):
-        option_cost, _, chosen = of_share[choice[spent]]
+    for of_table, choice in zip(reversed(options), reversed(taken), strict=True):
+        option_cost, _, chosen = of_table[choice[spent]]
         sample.update(chosen)
         spent -= math.ceil(option_cost / unit - 1e-9)
     return sample

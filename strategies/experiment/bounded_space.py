@@ -10,13 +10,13 @@ from search_space import Cost
 from search_space.nni_nas import SimplifiedModelSpace
 from search_space.skeleton import Sample
 
-__all__ = ['BudgetedSpace']
+__all__ = ['BoundedSpace']
 
 DRAWS = 100
 """Samples that are drawn before one is made to fit; of those that fit by themselves, all are equally likely."""
 
 
-class BudgetedSpace(SimplifiedModelSpace):
+class BoundedSpace(SimplifiedModelSpace):
     """A space whose :meth:`random`, with which NNI's strategies begin, only gives networks of at most ``max_macs``.
 
     NNI 3.0's strategies have no model filter any more. What a strategy makes by itself, such as a mutation, is judged

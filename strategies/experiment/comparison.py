@@ -13,7 +13,7 @@ from search_space.nni_nas import RegularizedEvolution, Strategy
 from search_space.skeleton import candidates_of
 
 from .arguments import argument_problems, restricted_skeleton
-from .bounded_space import BudgetedSpace
+from .bounded_space import BoundedSpace
 from .contender import contender
 from .engine import TrialEngine
 from .nni_manager import NniManager
@@ -103,7 +103,7 @@ class Comparison:
         self._tests: deque[TrialRequest] | None = None
         self.strategies: dict[str, Strategy] = {}
         self.engines: dict[str, TrialEngine] = {}
-        self._spaces: dict[str, BudgetedSpace] = {}
+        self._spaces: dict[str, BoundedSpace] = {}
         self._contenders = {}
         for name, own in strategies.items():
             try:
@@ -118,7 +118,7 @@ class Comparison:
         for name, made in self._contenders.items():
             self.strategies[name] = made.strategy
             # Here and not in the strategy's thread: the scopes that make NNI's labels are shared by all threads.
-            self._spaces[name] = BudgetedSpace.from_model(LightNLSpace(self.skeleton))
+            self._spaces[name] = BoundedSpace.from_model(LightNLSpace(self.skeleton))
             self._spaces[name].cost, self._spaces[name].max_macs = cost, max_macs
             self.engines[name] = TrialEngine(
                 name,

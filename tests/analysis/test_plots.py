@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from records import Records, sample
 
-from analysis import comparison, plots, read, read_course, supernet_accuracy
+from analysis import comparison, plots, read, read_trajectories, supernet_accuracy
 
 PLOTS = {
     'best so far, epochs': lambda results, ax: plots.best_so_far(results.trials, 'epochs', ax),
@@ -107,13 +107,13 @@ def test_trials_that_overlap_are_on_lines_of_their_own():
     assert plots._lines(begins, ends).tolist() == [0, 1, 1, 0, 2]
 
 
-def test_the_course_of_a_search_outside_an_experiment_is_drawn_too(tmp_path):
-    file = tmp_path / 'course.csv'
+def test_the_history_of_a_search_outside_an_experiment_is_drawn_too(tmp_path):
+    file = tmp_path / 'trajectories.csv'
     rows = [f'{epoch},row0{row}/lightnl,1,{0.5 + row},0.9,{int(row > 0)}' for epoch in (1, 2) for row in (0, 1)]
     file.write_text('\n'.join(['epoch,label,index,norm,threshold,gate', *rows]))
-    trajectories = read_course(file)
+    trajectories = read_trajectories(file)
     assert trajectories.gate.tolist() == [0, 1, 0, 1]
     assert len(plots.gate_trajectories(trajectories).get_legend().get_texts()) == 2
     file.write_text('epoch,label\n1,a\n')
-    with pytest.raises(ValueError, match=r'course.csv: the column gate is missing'):
-        read_course(file)
+    with pytest.raises(ValueError, match=r'trajectories.csv: the column gate is missing'):
+        read_trajectories(file)

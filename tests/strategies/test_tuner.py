@@ -16,7 +16,7 @@ from numpy.random import RandomState
 
 from search_space import LightNLSpace, load_skeleton, macs, nni_search_space
 from strategies import AutoNL
-from strategies.experiment.bounded_space import BudgetedSpace
+from strategies.experiment.bounded_space import BoundedSpace
 from strategies.experiment.requests import TrialRequest
 from strategies.experiment.seeds import derived_seed
 from strategies.tuner import StrategyTuner
@@ -346,7 +346,7 @@ def test_no_strategy_trains_a_network_over_the_macs_budget(max_macs):
 
 
 def test_networks_are_drawn_at_random_from_all_that_fit():
-    space = BudgetedSpace.from_model(LightNLSpace(SKELETON))
+    space = BoundedSpace.from_model(LightNLSpace(SKELETON))
     space.cost, space.max_macs = macs(SKELETON), LOW + (HIGH - LOW) / 3
     draws = [space.random(random_state=RandomState(seed)).sample for seed in range(200)]
     assert all(space.cost(sample) <= space.max_macs for sample in draws)

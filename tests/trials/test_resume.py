@@ -28,8 +28,8 @@ def outcome(folder: Path) -> tuple:
     """What a trial left, but for its seconds."""
     trial = json.loads((folder / 'trial.json').read_text())
     del trial['result']['seconds']
-    course = folder / 'course.csv'
-    return trial, (folder / 'network.pt').read_bytes(), course.read_bytes() if course.exists() else None
+    trajectories = folder / 'trajectories.csv'
+    return trial, (folder / 'network.pt').read_bytes(), trajectories.read_bytes() if trajectories.exists() else None
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_a_later_epoch_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_pa
 
 
 def test_a_full_disk_costs_no_more_than_the_files(tmp_path):
-    """A limit of the size of a file: the course is written, a checkpoint and the network are not."""
+    """A limit of the size of a file: the history is written, a checkpoint and the network are not."""
     file = write_parameters(tmp_path / 'parameters.json')
     assert run(tmp_path, '--parameters', str(file), '--out', str(tmp_path / 'out'), limit=100_000) == 1
     *reports, result = (tmp_path / 'out.txt').read_text().splitlines()
@@ -306,7 +306,7 @@ def test_a_full_disk_costs_no_more_than_the_files(tmp_path):
     assert last.startswith('python -m trials: ')
     assert 'network.pt cannot be written' in last
     left = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert left == {'course.csv', 'metrics.csv', 'tensorboard', 'failure.json'}
+    assert left == {'trajectories.csv', 'metrics.csv', 'tensorboard', 'failure.json'}
 
 
 def run_nni_trial(home: Path, name: str, limit: int = 0, last_epoch: int = 0) -> int:

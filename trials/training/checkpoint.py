@@ -85,7 +85,7 @@ class EpochCheckpoint(pl.callbacks.Checkpoint):
 
     A training of :func:`.evaluator.evaluator`, whose loaders' states are in its checkpoints too, then ends as an
     undisturbed one does, bit for bit, at whatever moment it was killed. What several trials of the same parameters
-    write, should one of them still run when the other is started, are points of the same course: whichever is last,
+    write, should one of them still run when the other is started, are points of the same training: whichever is last,
     and whole, will do.
 
     A checkpoint that cannot be written is said once and ends nothing. One that is damaged is set aside. Of processes

@@ -27,7 +27,7 @@ from benchmarks.ground_truth.engine import TableEngine
 from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth, read_table, shown, write_table
 from benchmarks.ground_truth.tuner import GroundTruthTuner
 from search_space import LightNLSpace, macs, nni_search_space
-from strategies.experiment.bounded_space import BudgetedSpace
+from strategies.experiment.bounded_space import BoundedSpace
 from strategies.experiment.requests import key
 from trials.parameters import TrialParameters
 
@@ -461,7 +461,7 @@ STRATEGIES = {
 def engine_after(truth, monkeypatch):
     monkeypatch.setattr('nni.nas.strategy.hpo.time', SimpleNamespace(sleep=lambda seconds: None))
     logging.getLogger('nni').setLevel(logging.ERROR)
-    space = BudgetedSpace.from_model(LightNLSpace(SKELETON))
+    space = BoundedSpace.from_model(LightNLSpace(SKELETON))
     space.cost = macs(SKELETON)
 
     def run(name, budget, max_macs=None):

@@ -72,12 +72,12 @@ def test_the_course_of_a_multi_trial_strategy_is_of_its_best_by_validation(table
     settings = search_quality.Settings(str(table), '', recipe, search_quality.STRATEGIES, [BUDGETS[1]], 0)
     (row,) = search_quality.rows_of((settings, 'random', 3))
     equal = settings.search_epochs() + truth.recipe['epochs']
-    course = json.loads(row['course'])
-    assert course[0][0] == truth.recipe['epochs']
-    assert row['regret'] == [regret for spent, regret in course if spent <= equal][-1]
-    assert course[-1][0] <= truth.recipe['epochs'] * truth.within(BUDGETS[1]).sum()
-    assert search_quality.until(row['course'], math.inf) == course[0][0]
-    assert search_quality.until(row['course'], -1.0) == search_quality.NEVER
+    regrets = json.loads(row['regrets'])
+    assert regrets[0][0] == truth.recipe['epochs']
+    assert row['regret'] == [regret for spent, regret in regrets if spent <= equal][-1]
+    assert regrets[-1][0] <= truth.recipe['epochs'] * truth.within(BUDGETS[1]).sum()
+    assert search_quality.until(row['regrets'], math.inf) == regrets[0][0]
+    assert search_quality.until(row['regrets'], -1.0) == search_quality.NEVER
 
 
 def test_a_pick_is_lost_whose_regret_is_more_than_noise_alone_makes(truth):
@@ -92,8 +92,8 @@ def test_a_pick_is_lost_whose_regret_is_more_than_noise_alone_makes(truth):
 
 
 def test_as_sure_is_when_no_more_runs_are_lost_also_those_that_get_lost_again_or_have_not_begun():
-    courses = [json.dumps(course) for course in ([[4, 0.3], [8, 0.02], [12, 0.4]], [[8, 0.05]], [[4, 0.2], [16, 0.01]])]
-    shares = {share: search_quality.until_few_are_lost(courses, share) for share in (1, 0.9, 0.4, 0.3, 0)}
+    of_runs = [json.dumps(run) for run in ([[4, 0.3], [8, 0.02], [12, 0.4]], [[8, 0.05]], [[4, 0.2], [16, 0.01]])]
+    shares = {share: search_quality.until_few_are_lost(of_runs, share) for share in (1, 0.9, 0.4, 0.3, 0)}
     assert shares == {1: 4, 0.9: 8, 0.4: 8, 0.3: search_quality.NEVER, 0: search_quality.NEVER}
 
 

@@ -1,4 +1,4 @@
-"""The course of a search: what is told of every epoch, and to whom; and how it ends where a loss is not finite."""
+"""The history of a search: what is told of every epoch, and to whom; and how it ends where a loss is not finite."""
 
 import csv
 import logging
@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import TensorDataset
 
 from search_space import LightNLSpace, load_skeleton, macs
-from strategies import AutoNL, Course
+from strategies import AutoNL, History
 from trials.training.evaluator import Lightning, evaluator
 
 SKELETON = load_skeleton('cued')
@@ -63,7 +63,7 @@ class Searched:
             log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            callbacks=[Course(self.reports.append, folder)],
+            callbacks=[History(self.reports.append, folder)],
         )
         self.strategy = AutoNL(warmup_epochs=WARMUP)
         experiment = NasExperiment(LightNLSpace(SKELETON), recipe, self.strategy)
@@ -79,7 +79,7 @@ def searched(tmp_path_factory) -> Searched:
 
 
 def test_every_epoch_says_every_gate_both_losses_and_the_expected_macs(searched):
-    gates = read(searched.folder / 'course.csv')
+    gates = read(searched.folder / 'trajectories.csv')
     thresholds = searched.strategy.oneshot_module.thresholds()
     seen = [(int(row['epoch']), row['label'], int(row['index'])) for row in gates]
     assert seen == [
@@ -98,7 +98,7 @@ def test_every_epoch_says_every_gate_both_losses_and_the_expected_macs(searched)
 
 
 def test_the_last_epoch_is_the_state_that_the_network_is_taken_from(searched):
-    gates = [row for row in read(searched.folder / 'course.csv') if int(row['epoch']) == EPOCHS]
+    gates = [row for row in read(searched.folder / 'trajectories.csv') if int(row['epoch']) == EPOCHS]
     for row in gates:
         threshold = searched.strategy.oneshot_module.thresholds()[row['label']]
         index = int(row['index']) - 1
@@ -132,12 +132,12 @@ def run_search(recipe: Lightning) -> AutoNL:
 
 def test_a_folder_that_cannot_be_written_to_is_said_once_and_ends_nothing(tmp_path, caplog):
     (tmp_path / 'file').write_text('in the way')
-    course = Course(folder=tmp_path / 'file' / 'course')
+    history = History(folder=tmp_path / 'file' / 'history')
     with caplog.at_level(logging.WARNING, logger='strategies.autonl.history'):
-        run_search(small_evaluator([course]))
-    assert [metrics['epoch'] for metrics in course.epochs] == list(range(1, EPOCHS + 1))
+        run_search(small_evaluator([history]))
+    assert [metrics['epoch'] for metrics in history.epochs] == list(range(1, EPOCHS + 1))
     said = [record.message.split(':')[0] for record in caplog.records if record.name == 'strategies.autonl.history']
-    assert said == ['the course of epoch 1 is not written']
+    assert said == ['the history of epoch 1 is not written']
 
 
 def overflowing() -> TensorDataset:

@@ -14,20 +14,20 @@ from strategies.autonl.knapsack import best_within, check_budget
 
 @st.composite
 def small_costs(draw):
-    """A cost of up to four shares, whole or not, and losses of its candidates."""
+    """A cost of up to four tables, whole or not, and losses of its candidates."""
     number = st.one_of(st.integers(0, 60), st.floats(0, 60)) if draw(st.booleans()) else st.integers(0, 60)
-    shares, losses = [], {}
+    tables, losses = [], {}
     for index in range(draw(st.integers(1, 4))):
         choices = {f'row{index}/{key}': tuple(range(draw(st.integers(1, 3)))) for key in ('kernel', 'expansion')}
         costs = {values: draw(number) for values in itertools.product(*choices.values())}
-        shares.append(CostTable(choices, costs))
+        tables.append(CostTable(choices, costs))
         for label, candidates in choices.items():
             losses[label] = {candidate: draw(st.floats(-3, 3)) for candidate in candidates}
-    return Cost(shares, draw(number)), losses
+    return Cost(tables, draw(number)), losses
 
 
 def every_sample(cost):
-    choices = {label: values for share in cost.shares for label, values in share.choices.items()}
+    choices = {label: values for table in cost.tables for label, values in table.choices.items()}
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
@@ -49,7 +49,7 @@ def test_the_sample_found_is_the_best_of_all_within_the_budget(space, share_of_r
         assert not surely or min(cost(s) for s in surely) < at_least + rounding
         return
     assert at_least <= cost(found) <= budget
-    whole = all(float(c).is_integer() for share in cost.shares for c in share.costs.values())
+    whole = all(float(c).is_integer() for table in cost.tables for c in table.costs.values())
     if whole and at_least <= low:
         within = [s for s in every_sample(cost) if at_least <= cost(s) <= budget]
         assert loss(found) == pytest.approx(min(map(loss, within)))

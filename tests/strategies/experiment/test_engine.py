@@ -10,11 +10,11 @@ from numpy.random import RandomState
 
 from search_space import LightNLSpace, load_skeleton
 from strategies.experiment.arguments import BUDGET_UNITS
-from strategies.experiment.bounded_space import BudgetedSpace
+from strategies.experiment.bounded_space import BoundedSpace
 from strategies.experiment.engine import TrialEngine
 from strategies.experiment.requests import TrialRequest, key
 
-SPACE = BudgetedSpace.from_model(LightNLSpace(load_skeleton('cued')))
+SPACE = BoundedSpace.from_model(LightNLSpace(load_skeleton('cued')))
 DICE = RandomState(0)
 EPOCHS = {'search': 12.8, 'retrain': 2}
 
