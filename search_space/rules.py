@@ -12,6 +12,8 @@ from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 __all__ = [
+    'GRADIENT_NORM',
+    'LEARNING_RATE',
     'MOST_RUNS',
     'MOST_THREADS',
     'MOST_TIMED',
@@ -25,6 +27,7 @@ __all__ = [
     'one_of',
     'shown',
     'whole',
+    'zero_or',
 ]
 
 
@@ -94,7 +97,9 @@ def number(
         bounds = '' if low == -math.inf else f' above {low:g}' if opening == '(' else f' of at least {low:g}'
     else:
         bounds = (
-            f' from {low:,g} to {high:,g}' if opening + closing == '[]' else f' in {opening}{low:g}, {high:g}{closing}'
+            f' from {low:,.12g} to {high:,.12g}'
+            if opening + closing == '[]'
+            else f' in {opening}{low:g}, {high:g}{closing}'
         )
 
     def valid(value: Any) -> bool:
@@ -105,6 +110,11 @@ def number(
         return least <= value <= most and above < value < below
 
     return Rule(valid, f'a number{of}{bounds}')
+
+
+def zero_or(rule: Rule) -> Rule:
+    """0, which is none, or what ``rule`` says."""
+    return Rule(lambda value: number(0, 0).valid(value) or rule.valid(value), f'0 or {rule.what}')
 
 
 def one_of(*names: str) -> Rule:
@@ -120,6 +130,13 @@ NAME = Rule(
     lambda value: TEXT.valid(value) and value.isprintable() and len(value) <= 100,
     'a name of at most 100 printable characters',
 )
+
+
+LEARNING_RATE = number(1e-12, 1000)
+"""A step of less changes no weight in single precision; at more no optimizer is known to learn."""
+
+GRADIENT_NORM = number(1e-6, 1e6)
+"""The largest that a gradient may have: clipped to less it is lost in single precision, and more clips nothing."""
 
 
 class _Shown(reprlib.Repr):

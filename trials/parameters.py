@@ -6,7 +6,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from search_space.rules import MOST_THREADS, NAME, TEXT, TRUTH, Rule, number, one_of, shown, whole
+from search_space.rules import (
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    MOST_THREADS,
+    NAME,
+    TEXT,
+    TRUTH,
+    Rule,
+    number,
+    one_of,
+    shown,
+    whole,
+    zero_or,
+)
 from search_space.skeleton import Skeleton, closest
 from search_space.skeleton_file import load_skeleton
 from strategies.experiment.arguments import CLASS_RULE, EPOCHS, HELD_OUT, HELD_OUT_RULE
@@ -22,7 +35,6 @@ STAGES = ('search', 'retrain', 'test', IMPORT)
 _GATHERED = {'network', 'search_class', 'search_arguments', 'dataset_arguments', 'candidates'}
 
 
-_AT_LEAST_0 = number(0)
 _PER = whole(0, 10**9)
 _GIVEN = Rule(lambda v: isinstance(v, str) and '\0' not in v, 'the folder of a trial, or network.pt in it')
 
@@ -34,16 +46,16 @@ RULES = {
     'dataset': one_of(*DATASETS),
     'epochs': EPOCHS,
     'batch_size': whole(1, 1_000_000),  # ImageNet is not much more
-    'learning_rate': number(above=0),
+    'learning_rate': LEARNING_RATE,
     'learning_rate_per': _PER,
-    'weight_decay': _AT_LEAST_0,
+    'weight_decay': number(0, 100),  # see TrialParameters._check_rates for what it is together with the rate
     'label_smoothing': number(0, below=1),
     'optimizer': one_of(*OPTIMIZERS),
     'schedule': one_of(*SCHEDULES),
-    'learning_rate_warmup': _AT_LEAST_0,
-    'staircase_factor': number(above=0, most=1),
-    'staircase_epochs': number(above=0),
-    'mixup': _AT_LEAST_0,
+    'learning_rate_warmup': number(0, 100_000),  # as many as there may be epochs
+    'staircase_factor': number(0.001, 1),
+    'staircase_epochs': number(0.001, 100_000),
+    'mixup': zero_or(number(0.001, 1000)),  # shares of 0 and 1 alone, and of a half alone
     'decay_norm_and_bias': TRUTH,
     'ema_decay': number(0, below=1),
     'ema_decay_per': _PER,
@@ -51,9 +63,9 @@ RULES = {
     'initial_partly': TRUTH,
     'teacher': _GIVEN,
     'teacher_weight': number(0, 1),
-    'teacher_temperature': number(above=0),
+    'teacher_temperature': number(0.01, 1000),  # logits of some tens become all or nothing, and all the same
     'recalibrate': whole(0, 1_000_000),
-    'gradient_clip': _AT_LEAST_0,
+    'gradient_clip': zero_or(GRADIENT_NORM),
     'precision': Rule(lambda v: one_of(*PRECISIONS).valid(str(v) if type(v) is int else v), one_of(*PRECISIONS).what),
     'threads': whole(1, MOST_THREADS),
     'devices': whole(1, 1024),  # on one machine
@@ -195,6 +207,7 @@ class TrialParameters:
             raise ValueError(
                 f'trial parameter batch_size must be a multiple of devices ({self.devices}), not {self.batch_size}'
             )
+        self._check_rates()
         self._check_schedule()
         self._check_belongings()
         space = self.space()
@@ -204,6 +217,18 @@ class TrialParameters:
         else:
             self._check_no_search()
             space.check_sample(self.network)
+
+    def _check_rates(self) -> None:
+        if self.stage == IMPORT:
+            return
+        peak = self.learning_rate * self.batch_size / (self.learning_rate_per or self.batch_size)
+        at = f' at batch_size {self.batch_size} and learning_rate_per {self.learning_rate_per}'
+        LEARNING_RATE.check(f'trial parameter learning_rate{at if self.learning_rate_per else ""}', peak)
+        if peak * self.weight_decay >= 1:
+            raise ValueError(
+                f'trial parameter weight_decay must be less than {1 / peak:g} at a learning rate of {peak:g}, as a '
+                f'step takes their product from every weight, not {self.weight_decay!r}'
+            )
 
     def _check_schedule(self) -> None:
         warmup = self.learning_rate_warmup

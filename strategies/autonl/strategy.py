@@ -19,7 +19,7 @@ from search_space.nni_nas import (
     is_supernet,
     no_default_hook,
 )
-from search_space.rules import number, shown, whole
+from search_space.rules import GRADIENT_NORM, number, shown, whole
 
 from .batch_statistics import statistics_of
 from .gated import Gated
@@ -35,13 +35,13 @@ __all__ = ['AutoNL']
 _BUDGET = number(above=0)
 
 RULES = {
-    'cost_weight': number(0),
+    'cost_weight': number(0, 1e6),  # beside a loss of some units: more leaves the loss no say in single precision
     'least_fill': number(0, 1),
     'warmup_epochs': whole(0, 100_000),
-    'threshold_travel': number(0),
-    'margin': number(0),
+    'threshold_travel': number(0, 1000),  # norms are some units
+    'margin': number(0, 1000),
     'drawn_share': number(0, 1),
-    'gradient_clip_val': number(above=0),
+    'gradient_clip_val': GRADIENT_NORM,
 }
 """What AutoNL's arguments may be, each by itself."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,12 @@ def contender(name: str, arguments: dict[str, Any]) -> Contender:
         raise ValueError(
             f'strategies.{name}: warmup_epochs, {warmup}, must be less than search.epochs, {recipe["epochs"]}, where '
             'there is no budget of its network: nothing would be searched'
+        )
+    margin, travel = getattr(strategy, 'margin', 0), getattr(strategy, 'threshold_travel', math.inf)
+    if margin >= travel and not getattr(strategy, 'budgets', ()):
+        raise ValueError(
+            f'strategies.{name}: margin, {margin}, must be less than threshold_travel, {travel}, where there is no '
+            'budget of its network: no threshold would come to its norm, and nothing would be searched'
         )
     epochs = search_passes(strategy, recipe['epochs']) * (1 - recipe.get('held_out', HELD_OUT))
     retrain, unit = arguments['retrain']['epochs'], arguments.get('budget_unit', 'epochs')

@@ -9,22 +9,34 @@ from typing import Any, get_type_hints
 import typeguard
 
 from search_space.nni_nas import Strategy
-from search_space.rules import number, one_line, shown, whole
+from search_space.rules import GRADIENT_NORM, LEARNING_RATE, Rule, number, one_line, shown, whole
 from search_space.skeleton import closest
 
 __all__ = ['make_strategy', 'strategy_class']
 
+_TEMPERATURE = number(0.01, 1000)
+
+
+def _is_temperature(value: Any) -> bool:
+    """Of Gumbel-softmax, fixed or from the first to the last epoch; NNI takes no whole number for one."""
+    values = [value.get('init'), value.get('min')] if isinstance(value, dict) else [value, value]
+    return all(isinstance(v, float) and _TEMPERATURE.valid(v) for v in values) and values[0] >= values[1]
+
+
 NNI_RULES = {
-    'arc_learning_rate': number(above=0),
-    'batches_per_update': number(above=0),
-    'gradient_clip_val': number(above=0),
-    'log_prob_every_n_step': whole(1),
+    'arc_learning_rate': LEARNING_RATE,
+    'batches_per_update': whole(1, 1_000_000),
+    'gradient_clip_val': GRADIENT_NORM,
+    'log_prob_every_n_step': whole(1, 1_000_000),
     'max_collect': whole(1, 1_000_000),
-    'mutation_prob': number(0, 1),
+    'mutation_prob': number(0.001, 1),  # at 0 no network is ever a new one
     'population_size': whole(1, 1_000_000),
     'replay_buffer_size': whole(1, 1_000_000),
+    'reward_for_invalid': number(-1e6, 1e6),
     'sample_size': whole(1, 1_000_000),
+    'samples_per_update': whole(1, 1_000_000),
     'seed': whole(0, 2**32 - 1),  # NumPy's
+    'temperature': Rule(_is_temperature, 'a number such as 1.0, with its point, or a mapping {init: 1.0, min: 0.33}'),
     'trial_per_collect': whole(1, 1_000_000),
     'warmup_epochs': whole(0, 100_000),
 }

@@ -592,7 +592,7 @@ FAILED_STARTS = {
     'a space that is none': ({'search_space': [1]}, 'a search space is a mapping of labels, not [1]'),
     'a probability of two': (
         {'strategies': {'evolution': {**EVOLUTION, 'mutation_prob': 2}}},
-        'mutation_prob must be a number from 0 to 1, not 2',
+        'mutation_prob must be a number from 0.001 to 1, not 2',
     ),
     'what nobody foresaw': ({'search_space': None}, 'TypeError'),
 }

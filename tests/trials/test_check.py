@@ -257,15 +257,47 @@ BAD = {
     'an argument out of range': (
         'cost_weight: 1.0',
         'cost_weight: -1.0',
-        r'.+ strategies.autonl: .+ cost_weight must be a number of at least 0, not -1.0',
+        r'.+ strategies.autonl: .+ cost_weight must be a number from 0 to 1,000,000, not -1.0',
     ),
     'a warm-up that is all of the search': (
         '    max_macs: 1_700_000',
         '    # no limit',
         r'.+ strategies.autonl: warmup_epochs, 7, must be less than search.epochs, 7, .+: nothing would be searched',
     ),
-    'a probability of two': ('mutation_prob: 0.2', 'mutation_prob: 2', r'.+ mutation_prob must be .+ 0 to 1, not 2'),
+    'a probability of two': (
+        'mutation_prob: 0.2',
+        'mutation_prob: 2',
+        r'.+ mutation_prob must be .+ 0.001 to 1, not 2',
+    ),
     'an endless probability': ('mutation_prob: 0.2', 'mutation_prob: .inf', r'.+ mutation_prob must be .+, not inf'),
+    'a probability of nothing': ('mutation_prob: 0.2', 'mutation_prob: 0', r'.+ mutation_prob must be .+ to 1, not 0'),
+    'a margin without end': ('cost_weight: 1.0', 'margin: 1.0e+308', r'.+ margin must be .+ 0 to 1,000, not 1e\+308'),
+    'travel without end': (
+        'cost_weight: 1.0',
+        'threshold_travel: 1.0e+300',
+        r'.+ threshold_travel must be .+ 1,000, not .+',
+    ),
+    'a cost of all': ('cost_weight: 1.0', 'cost_weight: 1.0e+300', r'.+ cost_weight must be .+ 1,000,000, not 1e\+300'),
+    'a gradient of nothing': (
+        'cost_weight: 1.0',
+        'gradient_clip_val: 1.0e-300',
+        r'.+ gradient_clip_val must be .+ from 1e-06 to 1,000,000, not 1e-300',
+    ),
+    'a margin of all that thresholds travel': (
+        '    max_macs: 1_700_000',
+        '    # no limit and a margin',
+        r'.+ strategies.autonl: margin, 6, must be less than threshold_travel, 6.0, .+: .+ nothing would be searched',
+    ),
+    'a temperature of 0': (
+        'class: nni.nas.strategy.Random',
+        'class: nni.nas.strategy.GumbelDARTS\n        temperature: 0.0',
+        r'.+ temperature must be a number such as 1.0, .+, not 0.0',
+    ),
+    'a temperature that NNI takes for none': (
+        'class: nni.nas.strategy.Random',
+        'class: nni.nas.strategy.GumbelDARTS\n        temperature: 1',
+        r'.+ temperature must be a number such as 1.0, with its point, .+, not 1',
+    ),
     'a weight that is none': ('cost_weight: 1.0', 'cost_weight: .nan', r'.+ cost_weight must be .+, not nan'),
     'a share of yes': ('cost_weight: 1.0', 'drawn_share: yes', r'.+ drawn_share must be .+, not True'),
     'a population of nobody': (
@@ -360,7 +392,10 @@ BAD = {
 @pytest.mark.parametrize(('old', 'new', 'message'), BAD.values(), ids=BAD.keys())
 def test_a_mistake_is_one_clear_line(old, new, message, check):
     text = changed(old, new)
-    line, *others = check(text.replace('warmup_epochs: 3', 'warmup_epochs: 7') if '# no limit' in new else text)
+    if '# no limit' in new:
+        own = 'margin: 6' if 'margin' in new else 'warmup_epochs: 7'
+        text = text.replace('warmup_epochs: 3', own)
+    line, *others = check(text)
     assert re.fullmatch(message, line), line
     assert all(' is missing' in other for other in others), others  # as the right key is, where it was misspelled
 
