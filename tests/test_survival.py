@@ -208,7 +208,7 @@ def test_a_killed_tuner_is_an_error_that_says_what_to_do(killed):
 @pytest.fixture(scope='module')
 def troubled(tmp_path_factory, configuration):
     """The disk is full, a search's loss is infinite; stopped and resumed; then a retraining hangs."""
-    diverges = {'class': 'strategies.AutoNL', 'warmup_epochs': 0, 'cost_weight': 1e308}
+    diverges = {'class': 'tests.diverging_search.DivergingSearch'}
     configuration = small(configuration, 2, diverges=diverges, random=RANDOM, evolution=EVOLUTION)
     configuration['trialCommand'] = f'ulimit -f {FULL}; exec {configuration["trialCommand"]}'
     configuration['maxTrialDuration'] = '60s'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,8 +17,15 @@ SUFFIXES = {
 } & Image.registered_extensions().keys()
 """Of the files that are taken for images, in lower case; there are builds of Pillow without AVIF or WebP."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_FORMATS = sorted({Image.registered_extensions()[suffix] for suffix in SUFFIXES})
+"""What else Pillow reads, such as PostScript, may start programs, whatever the file's suffix is."""
+
+_MOST_TIMES = 100
+"""That a picture may be as long as it is wide: brought to 256 pixels of width, a line of 60,000 would fill memory."""
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
 """Tags of TIFF 6.0; photometric 0 is a picture whose zeros are white."""
+_EACH_ITS_OWN, _SIGNED = 2, 2
 
 
 def read_image(file: str | Path) -> Image.Image:
@@ -25,8 +34,21 @@ def read_image(file: str | Path) -> Image.Image:
     Raises:
         Exception: it cannot be read. What Pillow's readers raise on damaged files is of many types.
     """
-    with Image.open(file) as image:
+    # Not by its name: of a TIFF that lies turned Pillow would map the file at the sides that it has when it is upright.
+    with open(file, 'rb') as content, Image.open(content, formats=_FORMATS) as image:
+        if max(image.size) > _MOST_TIMES * min(image.size):
+            raise ValueError(f'its sides are {image.width} and {image.height} pixels, over {_MOST_TIMES} to 1')
+        _check_tiff(getattr(image, 'tag_v2', {}))
         return as_seen(image)
+
+
+def _check_tiff(tags: Mapping[int, Any]) -> None:
+    """Raises ValueError for pixels that Pillow takes for others without a word."""
+    bits = max(tags.get(_BITS_PER_SAMPLE, (8,)))
+    if bits > 8 and tags.get(_PLANES) == _EACH_ITS_OWN and len(tags[_BITS_PER_SAMPLE]) > 1:
+        raise ValueError(f'its colours of {bits} bits lie each in a plane of its own')
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise ValueError('its pixels are signed whole numbers, which have no range that is known')
 
 
 def as_seen(image: Image.Image) -> Image.Image:

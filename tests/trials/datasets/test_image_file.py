@@ -1,5 +1,6 @@
 """An image file is read as a person sees it, whatever its format and mode."""
 
+import os
 import re
 import struct
 import zlib
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from trials.datasets.image_file import SUFFIXES, as_seen, read_image
 
@@ -145,6 +146,33 @@ def test_pixels_of_an_unknown_range_are_refused_and_not_destroyed(pixels, why, t
         read_image(tmp_path / 'a.tif')
 
 
+def test_colours_of_16_bits_in_planes_of_their_own_are_refused_and_not_destroyed(tmp_path):
+    planes = np.stack([GREYS, GREYS[:, ::-1], GREYS]).astype('<u2') * 257
+    size = planes[0].nbytes
+    tags = [(256, 4, [4]), (257, 4, [3]), (258, 3, [16] * 3), (259, 3, [1]), (262, 3, [2])]
+    tags += [(273, 4, [8, 8 + size, 8 + 2 * size]), (277, 3, [3]), (278, 4, [3]), (279, 4, [size] * 3), (284, 3, [2])]
+    beside, entries = 8 + 3 * size, b''
+    values = b''
+    for tag, kind, numbers in tags:
+        value = struct.pack(f'<{len(numbers)}{"H" if kind == 3 else "I"}', *numbers)
+        if len(value) > 4:
+            value, values = struct.pack('<I', beside + len(values)), values + value
+        entries += struct.pack('<HHI', tag, kind, len(numbers)) + value.ljust(4, b'\0')
+    ifd = struct.pack('<H', len(tags)) + entries + bytes(4)
+    start = struct.pack('<I', beside + len(values))
+    (tmp_path / 'a.tif').write_bytes(b'II*\0' + start + planes.tobytes() + values + ifd)
+    with pytest.raises(ValueError, match=r'^its colours of 16 bits lie each in a plane of its own$'):
+        read_image(tmp_path / 'a.tif')
+
+
+def test_signed_pixels_of_8_bits_are_refused_as_of_16(tmp_path):
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    ifd[339] = 2
+    Image.fromarray(GREYS).save(tmp_path / 'a.tif', tiffinfo=ifd)
+    with pytest.raises(ValueError, match='signed whole numbers, which have no range'):
+        read_image(tmp_path / 'a.tif')
+
+
 TURNS = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -158,7 +186,7 @@ TURNS = {
 
 
 @pytest.mark.parametrize('orientation', TURNS)
-@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.webp'])
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif', '.webp', *{'.avif'} & SUFFIXES])
 def test_an_image_stands_as_its_exif_orientation_says(suffix, orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -177,6 +205,37 @@ def test_a_deep_image_is_turned_too(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(GREYS.astype(np.uint16) * 257).save(tmp_path / 'a.png', exif=exif)
     assert np.array_equal(np.asarray(read_image(tmp_path / 'a.png'))[..., 0], np.rot90(GREYS, -1))
+
+
+@pytest.mark.parametrize('mode', ['L', 'P', 'RGBA', 'CMYK', 'I;16', 'F', '1'])
+def test_a_tiff_of_any_mode_is_turned_whole(mode, tmp_path):
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    ifd[0x0112] = 6
+    image = Image.fromarray(GREYS.astype(np.uint16) * 257) if mode == 'I;16' else grey_in(mode)
+    image.save(tmp_path / 'plain.tif')
+    image.save(tmp_path / 'turned.tif', tiffinfo=ifd)
+    plain, turned = (np.asarray(read_image(tmp_path / name)) for name in ('plain.tif', 'turned.tif'))
+    assert np.array_equal(turned, np.rot90(plain, -1))
+
+
+def test_a_line_that_would_fill_memory_once_it_is_resized_is_refused(tmp_path):
+    for name, length in (('long.png', 60_000), ('fair.png', 100)):
+        Image.new('L', (1, length)).save(tmp_path / name)
+    assert read_image(tmp_path / 'fair.png').size == (1, 100)
+    with pytest.raises(ValueError, match=r'^its sides are 1 and 60000 pixels, over 100 to 1$'):
+        read_image(tmp_path / 'long.png')
+
+
+def test_a_file_that_another_program_would_read_is_not_given_to_it(tmp_path, monkeypatch):
+    ran = tmp_path / 'ran'
+    (tmp_path / 'gs').write_text(f'#!/bin/sh\ntouch {ran}\n')  # Ghostscript, which Pillow starts
+    (tmp_path / 'gs').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    monkeypatch.setattr('PIL.EpsImagePlugin.gs_binary', None)
+    (tmp_path / 'a.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
+    with pytest.raises(UnidentifiedImageError):
+        read_image(tmp_path / 'a.png')
+    assert not ran.exists()
 
 
 def test_damaged_exif_data_is_no_reason_to_leave_an_image_out(tmp_path):
