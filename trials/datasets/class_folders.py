@@ -16,8 +16,12 @@ from .image_file import SUFFIXES, read_image
 
 __all__ = ['ClassFolders', 'FilesSeen', 'folders_in']
 
-_SYSTEM = frozenset({'__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information'})
-"""What operating systems and disk stations leave in folders."""
+_SYSTEM = frozenset({
+    *('__macosx', 'network trash folder', 'temporary items'),
+    *('@eadir', '@recycle', '@recently-snapshot', '#recycle', '#snapshot'),
+    *('$recycle.bin', 'recycler', 'system volume information', 'lost+found', '__pycache__'),
+})  # fmt: skip
+"""What operating systems, disk stations and Python leave in folders, in lower case."""
 _REASONS = 8
 """That one line says, before it sums up the others."""
 
@@ -133,7 +137,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry]:
 
 
 def _is_hidden(entry: os.DirEntry) -> bool:
-    return entry.name.startswith('.') or entry.name in _SYSTEM
+    return entry.name.startswith('.') or entry.name.lower() in _SYSTEM
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

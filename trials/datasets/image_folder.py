@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -179,7 +180,7 @@ def _own_folders(folder: str) -> tuple[Path, dict[str, Path]]:
                 )
         return root, {part: paths[0] for part, paths in parts.items() if paths}
     for path in holding:
-        if path.name.lower().startswith(tuple(_FOLDERS)):
+        if any(word.startswith(tuple(_FOLDERS)) for word in re.findall('[a-z]+', path.name.lower())):
             raise ValueError(
                 f'{name}: {path.name}/ holds folders, as a part does, and there is no train/ that does; call the '
                 'folders of parts train, val and test, and those of classes otherwise'
@@ -210,7 +211,9 @@ def _read(name: str, root: Path, folders: dict[str, Path]) -> dict[str, ClassFol
 
 
 def _not_used(root: Path, folders: dict[str, Path]) -> str:
-    others = [f'{path.name}/' for path in folders_in(root) if path not in folders.values()]
+    others = [one_line(f'{path.name}/', 100) for path in folders_in(root) if path not in folders.values()]
+    if files := sum(file.is_file() and not file.name.startswith('.') for file in root.iterdir()):
+        others.append('1 file' if files == 1 else f'{files:,} files')
     return f'; not used: {", ".join(others)}' if others else ''
 
 

@@ -111,7 +111,9 @@ def test_many_kinds_are_summed_up(tmp_path, summary):
                           '10 of 4 other kinds')  # fmt: skip
 
 
-@pytest.mark.parametrize('hidden', ['.ipynb_checkpoints', '.git', '__MACOSX', '@eaDir', 'lost+found'])
+@pytest.mark.parametrize(
+    'hidden', ['.ipynb_checkpoints', '.git', '__MACOSX', '@eaDir', '#recycle', '$Recycle.Bin', '__pycache__']
+)
 def test_a_hidden_folder_or_a_systems_own_is_no_class(hidden, tmp_path, summary):
     write_classes(tmp_path)
     write_images(tmp_path, [hidden], 5, suffixes=('.png',))
@@ -167,6 +169,8 @@ def test_the_folders_of_parts_may_be_called_as_people_call_them(folders, tmp_pat
         (('val', 'test'), 'there is no train/ that does'),
         (('train_images', 'test_images'), 'there is no train/ that does'),
         (('train2017', 'val2017'), 'there is no train/ that does'),
+        (('seg_train', 'seg_test'), 'there is no train/ that does'),
+        (('My Training Set', 'My Test Set'), 'there is no train/ that does'),
     ],
 )
 def test_folders_whose_use_can_only_be_guessed_are_refused_in_one_line(folders, message, tmp_path):
@@ -181,6 +185,9 @@ def test_folders_beside_the_parts_are_named(tmp_path, summary):
     for folder in ('train', 'val', 'extra', 'raw'):
         write_classes(tmp_path / folder, seed=len(folder))
     assert summary(tmp_path)[1].endswith('; not used: extra/, raw/')
+    for name in ('more.png', 'labels.csv', '.DS_Store'):
+        (tmp_path / name).touch()
+    assert summary(tmp_path)[1].endswith('; not used: extra/, raw/, 2 files')
 
 
 def test_a_class_may_be_called_train(tmp_path):
