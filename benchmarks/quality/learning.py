@@ -11,7 +11,7 @@ change one thing of them:
     default           the recipe as it is
     scale from 0      the skeleton's lightnl_scale is 0: a fresh block is the identity
     scale from 1      it is 1, as of any other BN
-    fewer images      the main job's: half as many, each twice as often
+    fewer images      the main job's: a quarter as many, each four times as often
     one-cycle         the learning rate peaks at 30% of the training, at 0.005
     before            all that the main job's recipe has changed, undone
 

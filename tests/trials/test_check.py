@@ -64,7 +64,7 @@ BAD = {
     # the file
     'nothing': (EXPERIMENT, '', r'an experiment is a mapping with the key tuner, not an empty file'),
     'a list': (EXPERIMENT, '- 1', r'an experiment is a mapping with the key tuner, not \[1\]'),
-    'no YAML': ('budget: 24', 'budget: 24: 2', r', line \d+: not valid YAML .+'),
+    'no YAML': ('budget: 12', 'budget: 12: 2', r', line \d+: not valid YAML .+'),
     'a key twice': ('    seed: 0', '    seed: 0\n    seed: 1', r", line \d+: not valid YAML \(the key 'seed' twice\)"),
     'a strategy twice': ('      random:', '      autonl:', r", line \d+: not valid YAML \(the key 'autonl' twice\)"),
     # NNI's own keys
@@ -135,7 +135,7 @@ BAD = {
         r'LocalConfig: .+nowhere" is not a directory',
     ),
     'no folder of the data': (
-        'dataset: cued-digits\n      dataset/canvases: 12000 ',
+        'dataset: cued-digits\n      dataset/canvases: 24000 ',
         'dataset: image-folder\n      dataset/folder: /nowhere',
         r'tuner.classArgs: retrain: dataset/folder: there is no folder /nowhere',
     ),
@@ -168,26 +168,26 @@ BAD = {
     'unknown argument': ('    seed: 0', '    sed: 0', r"tuner.classArgs: unknown key 'sed'; did you mean 'seed'\?"),
     'unknown space': ('skeleton: cued', 'skeleton: cud', r"tuner.classArgs: skeleton: no skeleton 'cud': .+ 'cued'\?"),
     'a number for the space': ('skeleton: cued', 'skeleton: 3', r'tuner.classArgs: skeleton must be .+, not 3'),
-    'no budget': ('budget: 24 ', '# ', r'tuner.classArgs: budget is missing; it takes a number above 0'),
-    'negative budget': ('budget: 24', 'budget: -24', r'tuner.classArgs: budget must be a number above 0, not -24'),
-    'a word for the budget': ('budget: 24', 'budget: much', r"tuner.classArgs: budget must be .+, not 'much'"),
+    'no budget': ('budget: 12 ', '# ', r'tuner.classArgs: budget is missing; it takes a number above 0'),
+    'negative budget': ('budget: 12', 'budget: -12', r'tuner.classArgs: budget must be a number above 0, not -12'),
+    'a word for the budget': ('budget: 12', 'budget: much', r"tuner.classArgs: budget must be .+, not 'much'"),
     'unknown unit': (
         'budget_unit: epochs',
         'budget_unit: hours',
         r"tuner.classArgs: budget_unit must be one of .+ 'hours'",
     ),
     'a budget of less than a retraining': (
-        'budget: 24',
-        'budget: 5',
-        r'tuner.classArgs: budget: 5 epochs are less than .+, 6 .+',
+        'budget: 12',
+        'budget: 2',
+        r'tuner.classArgs: budget: 2 epochs are less than .+, 3 .+',
     ),
     'a budget of less than a search': (
-        'budget: 24',
-        'budget: 14',
-        r'tuner.classArgs: strategies.autonl: its search costs 8.8 epochs .+ together 14.8: more than .+ 14 .+',
+        'budget: 12',
+        'budget: 8',
+        r'tuner.classArgs: strategies.autonl: its search costs 5.6 epochs .+ together 8.6: more than .+ 8 .+',
     ),
     'a budget of less than a trial': (
-        EXPERIMENT[EXPERIMENT.index('budget: 24') : EXPERIMENT.index('    max_macs')],
+        EXPERIMENT[EXPERIMENT.index('budget: 12') : EXPERIMENT.index('    max_macs')],
         'budget: 0.5\n    budget_unit: trials\n',
         r'tuner.classArgs: budget: 0.5 trials are less than one',
     ),
@@ -262,7 +262,7 @@ BAD = {
     'a warm-up that is all of the search': (
         '    max_macs: 1_700_000',
         '    # no limit',
-        r'.+ strategies.autonl: warmup_epochs, 7, must be less than search.epochs, 7, .+: nothing would be searched',
+        r'.+ strategies.autonl: warmup_epochs, 5, must be less than search.epochs, 5, .+: nothing would be searched',
     ),
     'a probability of two': (
         'mutation_prob: 0.2',
@@ -323,40 +323,40 @@ BAD = {
     'a name of two lines': ('      random:', '      "a\\nb":', r".+: the name of a strategy must be .+, not 'a\\nb'"),
     # the recipes
     'a stage of its own': (
-        'epochs: 6 ',
-        'epochs: 6 \n      stage: test',
+        'epochs: 3 ',
+        'epochs: 3 \n      stage: test',
         r'.+: retrain.stage is no key of a recipe: .+',
     ),
-    'a seed of its own': ('epochs: 6 ', 'epochs: 6\n      seed: 1', r'.+: retrain.seed is no key of a recipe: .+'),
-    'another strategy': ('epochs: 6 ', 'epochs: 6\n      strategy: x', r'.+: retrain.strategy is no key of a .+'),
-    'a class to retrain': ('epochs: 6 ', 'epochs: 6\n      class: os.system', r'.+: retrain.class is no key of .+'),
+    'a seed of its own': ('epochs: 3 ', 'epochs: 3\n      seed: 1', r'.+: retrain.seed is no key of a recipe: .+'),
+    'another strategy': ('epochs: 3 ', 'epochs: 3\n      strategy: x', r'.+: retrain.strategy is no key of a .+'),
+    'a class to retrain': ('epochs: 3 ', 'epochs: 3\n      class: os.system', r'.+: retrain.class is no key of .+'),
     'a choice to retrain': (
-        'epochs: 6 ',
-        'epochs: 6 \n      row01/lightnl: present',
+        'epochs: 3 ',
+        'epochs: 3 \n      row01/lightnl: present',
         r'.+: retrain.row01/lightnl is no key of a recipe: .+',
     ),
     'candidates to search': (
-        'epochs: 7 ',
-        'epochs: 7\n      candidates/row01/lightnl: [present]',
+        'epochs: 5 ',
+        'epochs: 5\n      candidates/row01/lightnl: [present]',
         r'.+: search.candidates/row01/lightnl is no key of a recipe: .+',
     ),
     'an argument to search': (
-        'epochs: 7 ',
-        'epochs: 7\n      class/margin: 1',
+        'epochs: 5 ',
+        'epochs: 5\n      class/margin: 1',
         r'.+: search.class/margin is no key .+',
     ),
-    'a number for a key': ('epochs: 6 ', 'epochs: 6\n      5: 1', r'.+: retrain: the key 5 must be a word'),
-    'epochs without end': ('epochs: 6 ', 'epochs: 1000000000000000', r'.+: retrain.epochs must be .+ 100,000, not 1.+'),
+    'a number for a key': ('epochs: 3 ', 'epochs: 3\n      5: 1', r'.+: retrain: the key 5 must be a word'),
+    'epochs without end': ('epochs: 3 ', 'epochs: 1000000000000000', r'.+: retrain.epochs must be .+ 100,000, not 1.+'),
     'threads without end': ('threads: 1 ', 'threads: 1000000 ', r'.+ retrain: threads must be .+ 1,024, not 1000000'),
     'unknown data set': ('dataset: cued-digits', 'dataset: cued-digit', r".+ retrain: .*data ?set.*'cued-digit'.*"),
     'negative epochs': (
-        'epochs: 6 ',
+        'epochs: 3 ',
         'epochs: -12',
         r'tuner.classArgs: retrain.epochs must be .+ from 1 to .+, not -12',
     ),
-    'no epochs': ('epochs: 6 ', 'batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
+    'no epochs': ('epochs: 3 ', 'batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
     'negative epochs of the search': (
-        'epochs: 7 ',
+        'epochs: 5 ',
         'epochs: 0',
         r'tuner.classArgs: search.epochs must be .+ from 1 to .+, not 0',
     ),
@@ -393,7 +393,7 @@ BAD = {
 def test_a_mistake_is_one_clear_line(old, new, message, check):
     text = changed(old, new)
     if '# no limit' in new:
-        own = 'margin: 6' if 'margin' in new else 'warmup_epochs: 7'
+        own = 'margin: 6' if 'margin' in new else 'warmup_epochs: 5'
         text = text.replace('warmup_epochs: 3', own)
     line, *others = check(text)
     assert re.fullmatch(message, line), line
@@ -508,7 +508,7 @@ def test_the_budget_of_macs_counts_for_what_the_search_space_has_left(check):
 
 def test_every_mistake_is_told_at_once(check):
     text = EXPERIMENT.replace('trialConcurrency: 2', 'trialConcurrency: 0').replace('test_runs: 2', 'test_runs: no')
-    text = text.replace('budget: 24', 'budget: 0').replace('skeleton: cued', 'skelton: cued')
+    text = text.replace('budget: 12', 'budget: 0').replace('skeleton: cued', 'skelton: cued')
     assert len(check(text)) == 5  # the key that is unknown is missing too
     text = EXPERIMENT.replace('batch_size: 64', 'batch_size: 0').replace('weight_decay: 0.01', 'weight_decay: -1')
     assert len(check(text.replace('strategies.AutoNL', 'strategies.AutoLN'))) == 5  # two in each recipe
@@ -526,7 +526,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(content, tmp_path, capsys)
 
 def test_a_mistake_that_needs_no_class_is_told_without_torch(tmp_path):
     file = tmp_path / 'experiment.yaml'
-    file.write_text(changed('budget: 24', 'budget: -1'))
+    file.write_text(changed('budget: 12', 'budget: -1'))
     code = (
         f'import sys; from trials.__main__ import main; assert main(["check", {str(file)!r}]) == 2; '
         'sys.exit("torch" in sys.modules or "pytorch_lightning" in sys.modules)'
