@@ -323,16 +323,16 @@ BAD = {
     'a name of two lines': ('      random:', '      "a\\nb":', r".+: the name of a strategy must be .+, not 'a\\nb'"),
     # the recipes
     'a stage of its own': (
-        'epochs: 3 ',
-        'epochs: 3 \n      stage: test',
+        '  epochs: 3 ',
+        '  epochs: 3 \n      stage: test',
         r'.+: retrain.stage is no key of a recipe: .+',
     ),
-    'a seed of its own': ('epochs: 3 ', 'epochs: 3\n      seed: 1', r'.+: retrain.seed is no key of a recipe: .+'),
-    'another strategy': ('epochs: 3 ', 'epochs: 3\n      strategy: x', r'.+: retrain.strategy is no key of a .+'),
-    'a class to retrain': ('epochs: 3 ', 'epochs: 3\n      class: os.system', r'.+: retrain.class is no key of .+'),
+    'a seed of its own': ('  epochs: 3 ', '  epochs: 3\n      seed: 1', r'.+: retrain.seed is no key of a recipe: .+'),
+    'another strategy': ('  epochs: 3 ', '  epochs: 3\n      strategy: x', r'.+: retrain.strategy is no key of a .+'),
+    'a class to retrain': ('  epochs: 3 ', '  epochs: 3\n      class: os.system', r'.+: retrain.class is no key of .+'),
     'a choice to retrain': (
-        'epochs: 3 ',
-        'epochs: 3 \n      row01/lightnl: present',
+        '  epochs: 3 ',
+        '  epochs: 3 \n      row01/lightnl: present',
         r'.+: retrain.row01/lightnl is no key of a recipe: .+',
     ),
     'candidates to search': (
@@ -345,16 +345,20 @@ BAD = {
         'epochs: 5\n      class/margin: 1',
         r'.+: search.class/margin is no key .+',
     ),
-    'a number for a key': ('epochs: 3 ', 'epochs: 3\n      5: 1', r'.+: retrain: the key 5 must be a word'),
-    'epochs without end': ('epochs: 3 ', 'epochs: 1000000000000000', r'.+: retrain.epochs must be .+ 100,000, not 1.+'),
+    'a number for a key': ('  epochs: 3 ', '  epochs: 3\n      5: 1', r'.+: retrain: the key 5 must be a word'),
+    'epochs without end': (
+        '  epochs: 3 ',
+        '  epochs: 1000000000000000',
+        r'.+: retrain.epochs must be .+ 100,000, not 1.+',
+    ),
     'threads without end': ('threads: 1 ', 'threads: 1000000 ', r'.+ retrain: threads must be .+ 1,024, not 1000000'),
     'unknown data set': ('dataset: cued-digits', 'dataset: cued-digit', r".+ retrain: .*data ?set.*'cued-digit'.*"),
     'negative epochs': (
-        'epochs: 3 ',
-        'epochs: -12',
+        '  epochs: 3 ',
+        '  epochs: -12',
         r'tuner.classArgs: retrain.epochs must be .+ from 1 to .+, not -12',
     ),
-    'no epochs': ('epochs: 3 ', 'batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
+    'no epochs': ('  epochs: 3 ', '  batch: 12', r'tuner.classArgs: retrain.epochs is missing; it takes .+'),
     'negative epochs of the search': (
         'epochs: 5 ',
         'epochs: 0',
@@ -393,7 +397,7 @@ BAD = {
 def test_a_mistake_is_one_clear_line(old, new, message, check):
     text = changed(old, new)
     if '# no limit' in new:
-        own = 'margin: 6' if 'margin' in new else 'warmup_epochs: 5'
+        own = 'margin: 6\n        warmup_epochs: 3' if 'margin' in new else 'warmup_epochs: 5'
         text = text.replace('warmup_epochs: 3', own)
     line, *others = check(text)
     assert re.fullmatch(message, line), line
