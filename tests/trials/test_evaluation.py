@@ -63,6 +63,17 @@ def test_no_image_at_all_is_an_error():
         measure(GivenLogits(2), [], 2)
 
 
+@pytest.mark.parametrize(('side', 'threads', 'sizes'), [(224, 1, [16, 16, 8]), (224, 2, [32, 8]), (32, 1, [40])])
+def test_a_cpu_has_no_more_pixels_at_once_than_it_is_quick_with(monkeypatch, side, threads, sizes):
+    network, seen = GivenLogits(7), []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    images, labels = torch.randn(40, 1, side, side).expand(-1, 3, -1, -1), torch.arange(40) % 7
+    measured = measure(network, [(images, labels)], 7)
+    assert seen == sizes
+    assert measured.top1 == (images[:, 0, 0, :7].argmax(1) == labels).sum() / 40
+
+
 def evaluate(capsys, *arguments: str) -> dict:
     capsys.readouterr()
     assert main(['evaluate', *arguments, '--json']) == 0

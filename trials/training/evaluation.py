@@ -13,6 +13,10 @@ from strategies.autonl.processes import mean_over_processes, process_count
 
 __all__ = ['Measured', 'measure']
 
+_PIXELS_OF_A_THREAD = 16 * 224**2
+"""Of the images that a thread has at once on a CPU. Larger tensors are memory that the system gives and takes back at
+every layer: with 64 photographs at once AutoNL-L takes a third more of a core's time than with 16."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -88,8 +92,7 @@ def measure(
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = network(images)
-        logits = logits.float()
+            logits = torch.cat([network(piece) for piece in _pieces(images)]).float()
         confusion += torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view_as(confusion)
         in_top5 += (logits.topk(min(5, classes)).indices == labels[:, None]).sum()
         loss += nn.functional.cross_entropy(logits, labels, reduction='none').double().sum()
@@ -100,6 +103,14 @@ def measure(
     if not images:  # in no process: all of them come here
         raise ValueError('there is not one image to measure on')
     return Measured(confusion.long(), int(in_top5), float(loss) / images, seconds)
+
+
+def _pieces(images: Tensor) -> tuple[Tensor, ...]:
+    """A batch, on a CPU in parts of no more pixels than are quick to compute on."""
+    if images.device.type != 'cpu':
+        return (images,)
+    pixels = images.shape[2] * images.shape[3]
+    return images.split(max(1, torch.get_num_threads() * _PIXELS_OF_A_THREAD // pixels))
 
 
 def _over_processes(count: Tensor) -> Tensor:
