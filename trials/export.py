@@ -25,6 +25,7 @@ from search_space.skeleton import closest
 from search_space.skeleton_file import parse_skeleton
 from search_space.whole_file import check_writable, write_whole
 
+from .random_images import random_images
 from .trained_network import files_of, load_trained
 
 __all__ = ['FORMATS', 'Exported', 'Format', 'export', 'largest_difference']
@@ -132,7 +133,7 @@ batch is free in all of them.
 def largest_difference(found: Logits, network: nn.Module, input_size: int) -> float:
     """The largest difference of ``found`` from ``network`` in a logit, in units of the network's largest logit.
 
-    On random images, in batches of :data:`CHECKED_BATCHES`.
+    On images of :func:`.random_images`, in batches of :data:`CHECKED_BATCHES`.
 
     Args:
         found: an exported network.
@@ -144,7 +145,7 @@ def largest_difference(found: Logits, network: nn.Module, input_size: int) -> fl
     """
     draw, differences = torch.Generator().manual_seed(0), []
     for batch in CHECKED_BATCHES:
-        images = torch.randn(batch, 3, input_size, input_size, generator=draw)
+        images = random_images(batch, input_size, draw)
         with torch.no_grad():
             expected, logits = network(images), found(images)
         if not expected.isfinite().all():
@@ -187,7 +188,9 @@ def export(checkpoint: Path, format: str, out: Path | None = None) -> Exported:
     form = FORMATS[format]
     missing = [package for package in form.needs if importlib.util.find_spec(package) is None]
     if missing:
-        raise ValueError(f"format {format} needs {', '.join(missing)}: pip install 'autonl-nni[export]'")
+        raise ValueError(
+            f"format {format} needs {', '.join(missing)}: in the project's folder, pip install -e '.[export]'"
+        )
     weights, record = files_of(checkpoint)
     out = out or weights.with_name(weights.name.removesuffix('.pt') + form.suffix)
     if any(out.exists() and out.samefile(own) for own in (weights, record)):

@@ -22,6 +22,8 @@ from search_space import LightNL
 from search_space.cost.macs import row_sizes
 from search_space.skeleton import Skeleton, row_name
 
+from ..random_images import random_images
+
 __all__ = ['AS_WRITTEN', 'FORMULA', 'divide_by_formula', 'division_of']
 
 FORMULA, AS_WRITTEN = 'formula', 'as-written'
@@ -95,12 +97,5 @@ def _variances_over_recorded(network: nn.Module, skeleton: Skeleton) -> list[tup
 
     for block, width in _blocks(network, skeleton).items():
         block.conv.register_forward_hook(lambda _, __, output, b=block, w=width: compare(b, w, output))
-    network(_images(skeleton.input_size))
+    network(random_images(4, skeleton.input_size, torch.Generator().manual_seed(0)))
     return found
-
-
-def _images(side: int) -> Tensor:
-    """Four images with large and small structure, as photographs have, of variance about 1: `(4, 3, side, side)`."""
-    draw = torch.Generator().manual_seed(0)
-    coarse = torch.randn(4, 3, 7, 7, generator=draw)
-    return nn.functional.interpolate(coarse, side) + 0.3 * torch.randn(4, 3, side, side, generator=draw)

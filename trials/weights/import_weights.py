@@ -80,6 +80,7 @@ def open_weights(file: Path) -> WeightsFile:
 
 
 def _tensorflow(checkpoint: TensorFlowCheckpoint) -> WeightsFile:
+    checkpoint.check()  # a file that is damaged where nothing is taken from is refused too
     names = checkpoint.entries
     return WeightsFile(
         checkpoint.index,
@@ -196,8 +197,8 @@ def import_weights(file: Path, network: str, out: Path, *, dataset: str = 'image
             ``as-written``, see :mod:`.division`.
 
     Raises:
-        ValueError: as :func:`open_weights`, :func:`fill`, :func:`.division_of` and :func:`.look_up_network`; or ``out``
-            has a trial already.
+        ValueError: as :func:`open_weights`, :func:`fill`, :func:`.division_of` and :func:`.look_up_network`; ``out``
+            has a trial already; or a division is given for a TensorFlow checkpoint.
         OSError: something cannot be read or written.
     """
     check_folder(out)
@@ -211,6 +212,10 @@ def import_weights(file: Path, network: str, out: Path, *, dataset: str = 'image
     skeleton, sample = look_up_network(network)
     weights = open_weights(file)
     if weights.kind == 'TensorFlow':
+        if division != AUTO:
+            raise ValueError(
+                f'division is for PyTorch files, not {division!r} for {file}: the TensorFlow program divides by H·W'
+            )
         skeleton = dataclasses.replace(skeleton, padding=SAME)
     fixed = skeleton.fix(sample)
     filling = build(skeleton, sample).eval()

@@ -25,6 +25,8 @@ __all__ = ['Entry', 'TensorFlowCheckpoint', 'index_of']
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5
 _FLOAT32 = 1
+_OTHER_CHECKSUMS = {7, 21}
+"""Types, texts and variants, whose checksum is not that of their bytes as they stand in the file."""
 _ENTRY = {1: 'dtype', 2: 'shape', 3: 'shard', 4: 'offset', 5: 'size', 6: 'crc32c', 7: 'slices'}
 _INDEX, _DATA = '.index', re.compile(r'\.data-\d{5}-of-\d{5}$')
 
@@ -95,9 +97,27 @@ class TensorFlowCheckpoint:
             OSError: the data cannot be read.
         """
         entry = self.entries[name]
-        file = self.data_file(entry.shard)
         if entry.dtype != _FLOAT32 or entry.sliced:
             raise ValueError(f'{self.index}: {name} is not one whole tensor of float32, which is all that is read here')
+        content = self._content(name)
+        if 4 * math.prod(entry.shape) != entry.size:
+            raise ValueError(f'{self.index}: damaged: {name} of shape {entry.shape} has {entry.size} bytes')
+        return np.frombuffer(content, '<f4').reshape(entry.shape)
+
+    def check(self) -> None:
+        """Looks at the checksums of all tensors, of whatever type.
+
+        Raises:
+            ValueError, OSError: as :meth:`read`.
+        """
+        for name, entry in self.entries.items():
+            if not entry.sliced and entry.dtype not in _OTHER_CHECKSUMS:
+                self._content(name)
+
+    def _content(self, name: str) -> bytes:
+        """The bytes of a tensor, which have its checksum."""
+        entry = self.entries[name]
+        file = self.data_file(entry.shard)
         if not file.is_file():
             raise ValueError(f'{file}: there is no such file; the data belongs beside {self.index.name}')
         with file.open('rb') as data:
@@ -107,9 +127,7 @@ class TensorFlowCheckpoint:
             raise ValueError(f'{file}: damaged: it ends within {name}')
         if masked_crc32c(content) != entry.crc32c:
             raise ValueError(f'{file}: damaged: checksum of {name}')
-        if 4 * math.prod(entry.shape) != entry.size:
-            raise ValueError(f'{self.index}: damaged: {name} of shape {entry.shape} has {entry.size} bytes')
-        return np.frombuffer(content, '<f4').reshape(entry.shape)
+        return content
 
 
 class _Damaged(Exception):

@@ -87,6 +87,14 @@ def test_the_network_gives_the_logits_of_the_program_that_trained_it(released, t
     assert unused >= ({'global_step'} if 'ckpt' in file else {'model.module.classifier.1.bias'})
 
 
+def test_what_gives_finite_logits_on_photographs_is_exported(released, tmp_path, capsys):
+    """On white noise the logits of this file's network are NaN: LightNL's output is of third order in its input."""
+    assert main(['import', str(released / PYTORCH), '--network', 'autonl-s', '--out', str(tmp_path / 'net')]) == 0
+    assert main(['export', str(tmp_path / 'net'), '--format', 'torch']) == 0
+    exported = torch.load(tmp_path / 'net' / 'network.torch.pt', weights_only=True)
+    assert exported['state_dict'].keys() == torch.load(tmp_path / 'net' / 'network.pt', weights_only=True).keys()
+
+
 def trained_in(program: str, network: nn.Module, folder: Path) -> Path:
     """The file that ``program`` would have left of ``network``."""
     if program == 'tensorflow':
@@ -255,6 +263,10 @@ def flip_a_bit(name, at=0.5):
     return spoil
 
 
+def add_step(tensors):
+    tensors['global_step'] = np.array(437_500.0, np.float32)  # the first of the names, and of the data
+
+
 def key_twice(folder):
     entries = [(b'', b'\x08\x01'), (b'a', b'\x08\x01'), (b'a', b'\x08\x01')]
     write_table(folder / TENSORFLOW, entries)
@@ -305,6 +317,11 @@ BAD = {
     'index cut off': (TENSORFLOW, cut_off(TENSORFLOW), r'index: not the index of a .+, or damaged \(its last bytes\)'),
     'index empty': (TENSORFLOW, cut_off(TENSORFLOW, 0), r'index: not the index of a .+, or damaged \(its last bytes\)'),
     'a bit of the data': (TENSORFLOW, flip_a_bit(DATA_FILE), rf'{DATA_FILE}: damaged: checksum of \S+'),
+    'a bit of what is not used': (
+        TENSORFLOW,
+        lambda folder: (tensorflow_with(add_step)(folder), flip_a_bit(DATA_FILE, 0)(folder)),
+        rf'{DATA_FILE}: damaged: checksum of global_step',
+    ),
     'a bit of a block': (TENSORFLOW, flip_a_bit(TENSORFLOW), r'index: not the .+ damaged \(checksum of the block .+\)'),
     'a bit of the footer': (TENSORFLOW, flip_a_bit(TENSORFLOW, 0.999), r'index: not the .+ damaged \(its last bytes\)'),
     'a name twice': (TENSORFLOW, key_twice, r"index: not the .+ \(the key 'a' twice or out of order\)"),
@@ -439,6 +456,10 @@ BAD_ARGUMENTS = {
     'a whole space': (['--network', 'mobile'], 'is a whole space, not a network'),
     'no such data set': (['--dataset', 'imagnet'], "no data set 'imagnet'; it must be one of"),
     'no such division': (['--division', 'half'], 'division must be one of auto, formula, as-written'),
+    'a division of TensorFlow': (
+        [TENSORFLOW, '--division', 'as-written'],
+        f"division is for PyTorch files, not 'as-written' for {TENSORFLOW}",
+    ),
     'a folder with a trial': (['--out', 'there'], 'trial.json: is there already, and is not written over'),
 }
 
@@ -447,9 +468,11 @@ BAD_ARGUMENTS = {
 def test_a_bad_argument_is_refused_in_one_line(small, capsys, arguments, message):
     (small / 'there').mkdir()
     (small / 'there' / 'trial.json').write_text('{}')
-    assert import_small(PYTORCH, *arguments) == 2
+    file, *arguments = arguments if arguments[0] == TENSORFLOW else [PYTORCH, *arguments]
+    assert import_small(file, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+    assert not (small / 'net').exists()
 
 
 def test_a_checkpoint_that_tensorflow_wrote_is_read():
@@ -490,10 +513,12 @@ def test_the_import_goes_on_to_an_accuracy_to_onnx_and_to_a_network_of_the_users
     np.testing.assert_allclose(logits, logits_of(small / 'net', x), rtol=1e-4, atol=1e-5)
     assert f'padding: {padding}' in session.get_modelmeta().custom_metadata_map['skeleton']
 
-    write_images(small / 'birds', ['crow', 'heron', 'owl'], 12)
+    for part in ('train', 'val', 'test'):
+        write_images(small / 'birds' / part, ['crow', 'heron', 'owl'], 12)
     own = (small / 'net' / 'skeleton.yaml').read_text().replace('classes: 10', 'classes: 3')
     (small / 'birds.yaml').write_text(own)
     recipe = {'strategy': 'user', 'stage': 'test', 'seed': 0, 'epochs': 2, 'batch_size': 8, 'learning_rate': 1e-4}
+    recipe |= {'ema_decay': 0.9, 'recalibrate': 2, 'workers': 1}
     data = {'skeleton': str(small / 'birds.yaml'), 'dataset': 'image-folder', 'dataset/folder': str(small / 'birds')}
     network = load_skeleton('birds.yaml').sample_of(load_skeleton('skeleton.yaml').fix(SAMPLE))
     (small / 'tune.json').write_text(json.dumps({**recipe, **data, 'initial': str(small / 'net'), **network}))
@@ -508,8 +533,10 @@ def test_the_import_goes_on_to_an_accuracy_to_onnx_and_to_a_network_of_the_users
     for name, weight in given.network.named_parameters():
         if not name.startswith('classifier.'):
             torch.testing.assert_close(weights[name], weight, rtol=0, atol=0.01)
-    assert main(['evaluate', 'tuned', '--json', '--device', 'cpu']) == 0
-    assert json.loads(capsys.readouterr().out)['top1'] == json.loads(said.out.splitlines()[-1])['test_accuracy']
+    reported = json.loads(said.out.splitlines()[-1])
+    for part, name in (('validation', 'default'), ('test', 'test_accuracy')):
+        assert main(['evaluate', 'tuned', '--part', part, '--json', '--device', 'cpu']) == 0
+        assert json.loads(capsys.readouterr().out)['top1'] == reported[name]
 
 
 def test_what_was_imported_is_no_trial_to_run_again(small, capsys):
