@@ -86,12 +86,12 @@ def _run(folder: Path, arguments: list[str], limit: int | None = None, last_epoc
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if last_epoch:
-        _be_killed_after(last_epoch)
+        be_killed_after(last_epoch)
     with small_data():
         sys.exit(main(arguments))
 
 
-def _be_killed_after(epoch: int) -> None:
+def be_killed_after(epoch: int) -> None:
     """A moment that no other process could hit as well: when the checkpoint of this epoch is there."""
     save = EpochCheckpoint.on_train_epoch_end
 

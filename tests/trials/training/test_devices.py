@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import time
 from pathlib import Path
@@ -127,6 +128,39 @@ def test_a_trial_on_two_devices_starts_from_the_network_that_it_is_given(tmp_pat
     left = torch.load(tmp_path / 'out' / 'network.pt', weights_only=True)
     for name, weight in given.named_parameters():
         torch.testing.assert_close(left[name], weight, rtol=0, atol=1e-5)
+
+
+KILLED = """
+import sys
+from small_trial import be_killed_after
+from trials.__main__ import main
+
+be_killed_after(1)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_on_two_devices_that_was_given_a_network_goes_on_as_if_it_had_not_been_killed(tmp_path):
+    save_trial(tmp_path / 'given', RETRAIN, {}, build(load_skeleton('cued'), NETWORK))
+    file = tmp_path / 'parameters.json'
+    file.write_text(json.dumps({**ON_TWO, 'epochs': 2, 'ema_decay': 0.9, 'initial': str(tmp_path / 'given')}))
+    arguments = ['run', '--parameters', str(file), '--out']
+    assert run_program('-m', 'trials', *arguments, tmp_path / 'undisturbed').returncode == 0
+    assert run_program('-c', KILLED, *arguments, tmp_path / 'killed').returncode == -signal.SIGKILL
+    assert len(list((tmp_path / 'killed').glob('*.ckpt'))) == 1
+    again = run_program('-m', 'trials', *arguments, tmp_path / 'killed')
+    assert again.returncode == 0, again.stderr
+    assert 'going on after epoch 1' in again.stderr
+    left = [json.loads((tmp_path / name / 'trial.json').read_text()) for name in ('undisturbed', 'killed')]
+    for trial in left:
+        del trial['result']['seconds']
+    assert left[0] == left[1]
+    undisturbed, killed = (
+        torch.load(tmp_path / name / 'network.pt', weights_only=True) for name in ('undisturbed', 'killed')
+    )
+    for name, weight in undisturbed.items():
+        assert torch.equal(killed[name], weight), name
 
 
 @pytest.mark.slow
