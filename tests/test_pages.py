@@ -33,6 +33,7 @@ LONG = {
     'python -m trials export': 'tests/trials/test_export.py',
     'python -m trials import': 'tests/trials/weights/test_released_weights.py',
     'python -m trials prepare': 'tests/trials/test_prepared_copy.py',
+    'python -m trials run --parameters': 'tests/trials/weights/test_released_weights.py',
     'python -m trials run ...': 'tests/trials/test_evaluation.py',
     'python benchmarks/quality/ablations.py': 'tests/benchmarks/quality/test_search_quality.py',
     'python benchmarks/quality/attention.py': 'tests/benchmarks/quality/test_attention.py',
