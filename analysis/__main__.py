@@ -12,6 +12,7 @@ from pathlib import Path
 from search_space.entry_point import Parser, path_argument, print_error, run
 from search_space.progress import LINE_SECONDS
 from search_space.rules import one_line
+from search_space.slow_imports import slow_imports
 from search_space.whole_file import check_folder, check_writable, write_whole
 
 FORMATS = {
@@ -91,8 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(args) -> int:
     check_folder(args.out)
-    from .report import write_report
-    from .result_set import read
+    with slow_imports():
+        from .report import write_report
+        from .result_set import read
 
     page = write_report(read(*args.experiment), args.out)
     print(f'Report: {page.absolute()}')
@@ -125,11 +127,12 @@ def _plot(args) -> int:
 
 
 def _table(args) -> int:
-    from .changed_file import changed_file
-    from .completeness import completeness, first_reason, status_of, tuner_log
-    from .experiment import GOING_ON, Experiment, find_experiment
-    from .result_set import csv_of
-    from .tables import comparison, frames, time_use
+    with slow_imports():
+        from .changed_file import changed_file
+        from .completeness import completeness, first_reason, status_of, tuner_log
+        from .experiment import GOING_ON, Experiment, find_experiment
+        from .result_set import csv_of
+        from .tables import comparison, frames, time_use
 
     experiment = find_experiment(args.experiment)
     arguments = experiment.tuner_arguments()

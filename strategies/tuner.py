@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nni.tuner import Tuner
 
 from search_space.rules import one_line
+from search_space.slow_imports import slow_imports
 
 from .experiment.arguments import argument_problems
 from .experiment.end_with_manager import end_with_manager
@@ -54,7 +55,8 @@ class StrategyTuner(Tuner):
             problems = argument_problems(self._arguments)
             if problems:
                 raise ValueError('; '.join(problems))
-            from .experiment.comparison import Comparison
+            with slow_imports():
+                from .experiment.comparison import Comparison
 
             self._comparison = Comparison(**self._arguments, manager=self._manager, search_space=search_space)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 
@@ -13,7 +14,13 @@ from nnictl_experiment import ROOT, nni_experiment
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # before Triton is imported: kernels for GPUs are tested in its interpreter
 
+gc.disable()  # until all tests are collected: what they import is no garbage
 logging.raiseExceptions = False  # a strategy's thread may outlive its test, and the stream that the test's log went to
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope='session')

@@ -15,6 +15,7 @@ from search_space import entry_point
 from search_space.entry_point import Parser, path_argument, whole_argument
 from search_space.read_file import read_json
 from search_space.rules import one_line, whole
+from search_space.slow_imports import slow_imports
 from search_space.whole_file import check_folder
 from trials.trial_folder import FAILURE, RECORD, read_record
 
@@ -297,12 +298,13 @@ def _run(file: Path | None, out: Path | None, checkpoints: Path | None) -> int:
             nni.report_final_result(earlier)
             return 0
 
-    from trials.given_networks import check_given
-    from trials.identity import contents
-    from trials.parameters import TrialParameters
-    from trials.run import run_trial, save_trial
-    from trials.training.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
-    from trials.training.launch import other_processes
+    with slow_imports():
+        from trials.given_networks import check_given
+        from trials.identity import contents
+        from trials.parameters import TrialParameters
+        from trials.run import run_trial, save_trial
+        from trials.training.checkpoint import EpochCheckpoint, checkpoint_path, experiment_folder
+        from trials.training.launch import other_processes
 
     _configure_logging()
     trial = TrialParameters.from_flat(parameters)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from search_space.slow_imports import slow_imports
 from search_space.whole_file import write_whole
 
 __all__ = ['GATE_COLUMNS', 'History']
@@ -103,7 +104,8 @@ class History(pl.Callback):
         new = self.epochs[-1:]
         if self._tensorboard is None:
             new = self.epochs
-            from torch.utils.tensorboard import SummaryWriter  # slow, and there is no hurry after an epoch
+            with slow_imports():  # there is no hurry after an epoch
+                from torch.utils.tensorboard import SummaryWriter
 
             folder = self.folder / 'tensorboard'
             for earlier in folder.glob('events.out.tfevents.*'):

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from search_space.slow_imports import slow_imports
+
 from .checkpoint import EpochCheckpoint
 
 __all__ = ['other_processes']
@@ -79,8 +81,9 @@ def _free_port() -> int:
 
 def _main() -> None:
     """One of the other processes: what to run comes over standard input, which is open while the first one lives."""
-    from trials.parameters import TrialParameters
-    from trials.run import run_trial
+    with slow_imports():
+        from trials.parameters import TrialParameters
+        from trials.run import run_trial
 
     for name in ('pytorch_lightning', 'lightning_fabric', 'nni.nas.evaluator'):
         logging.getLogger(name).setLevel(logging.ERROR)

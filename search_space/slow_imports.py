@@ -1,0 +1,23 @@
+"""Import PyTorch, Lightning and NNI without looking for garbage meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+__all__ = ['slow_imports']
+
+
+@contextlib.contextmanager
+def slow_imports() -> Iterator[None]:
+    """Within, Python collects no garbage: what is imported is none, and to look for it takes a quarter of the time.
+
+    What is there at its end is never looked through again. Measured by ``benchmarks/speed/trial_start.py``.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,23 @@
+"""While slow libraries are imported, Python looks for no garbage; before and after it does."""
+
+import gc
+
+import pytest
+
+from search_space.slow_imports import slow_imports
+
+
+def test_garbage_is_collected_again_after_imports_also_after_one_that_failed():
+    with slow_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ModuleNotFoundError), slow_imports():
+        import no_such_module  # noqa: F401
+    assert gc.isenabled()
+
+
+def test_what_was_imported_is_not_looked_through_again():
+    before = gc.get_freeze_count()
+    with slow_imports():
+        made = [[] for _ in range(1000)]
+    assert gc.get_freeze_count() >= before + len(made)
