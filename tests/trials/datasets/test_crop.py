@@ -10,6 +10,7 @@ from dataset_files import write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
 from trials import datasets
 from trials.datasets.crop import middle, resize_as_tensorflow_1
@@ -83,6 +84,20 @@ def test_a_data_set_of_photographs_takes_it_where_they_are_evaluated(tmp_path, c
         expected = run(middle(32, crop, 'bicubic'), Image.open(file).convert('RGB'))
         torch.testing.assert_close(part[0][0] * std + mean, expected, rtol=1e-4, atol=1e-5)
     assert datasets.class_names('image-folder', **arguments) == ('cat', 'dog')
+
+
+def test_random_crops_of_a_training_are_resized_as_the_interpolation_says(tmp_path):
+    write_images(tmp_path, ['cat', 'dog'], 20)
+    mean, std = (torch.tensor(of)[:, None, None] for of in datasets.normalisation('image-folder'))
+    for interpolation in ('bilinear', 'bicubic'):
+        part = datasets.load('image-folder', 32, folder=str(tmp_path), interpolation=interpolation).train
+        torch.manual_seed(1)
+        found = part[0][0] * std + mean
+        torch.manual_seed(1)
+        at_random = v2.RandomResizedCrop(32, interpolation=InterpolationMode(interpolation))
+        image = v2.RandomHorizontalFlip()(at_random(part.source[int(part.indices[0])][0]))
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+        torch.testing.assert_close(found, pixels, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(('key', 'value'), [('crop', 'center'), ('interpolation', 'lanczos'), ('crop', 3)])
