@@ -11,11 +11,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 trap 'exit 130' INT
 
+# Ctrl-C waits until a program asks for it: a Python that still starts would end in a traceback.
+patient=()
+if env --block-signal=INT true 2> /dev/null; then  # GNU's
+  patient=(env --block-signal=INT)
+fi
+
 find_python() {
   local name names=(python3 python3.13 python3.12 python3.11)
   [ -z "${PYTHON:-}" ] || names=("$PYTHON")
   for name in "${names[@]}"; do
-    if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then
+    if "${patient[@]}" "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then
       echo "$name"
       return
     fi
@@ -27,7 +33,7 @@ find_python() {
 set_up() {
   local python
   python=$(find_python)
-  "$python" trials/installation.py "$@"
+  "${patient[@]}" "$python" trials/installation.py "$@"
   export PATH="$PWD/.venv/bin:$PATH"  # trials are started with the python3 that comes first
   export PYTHONWARNINGS='ignore:pkg_resources is deprecated'  # by nnictl, which needs it
 }
@@ -58,7 +64,7 @@ if [ "${1:-}" = --cpu ]; then
 fi
 case ${1-experiment.yaml} in
   tests) shift; set_up '[test,rl]' "${cpu[@]}"; run_tests "$@" ;;
-  resume) set_up '' "${cpu[@]}"; exec python -m trials.run_experiment --resume "${2:-}" ;;
+  resume) set_up '' "${cpu[@]}"; exec "${patient[@]}" python -m trials.run_experiment --resume "${2:-}" ;;
   -h | --help) sed -n '2,9s/^# //p' "${BASH_SOURCE[0]}" ;;
-  *) set_up '' "${cpu[@]}"; exec python -m trials.run_experiment "${1-experiment.yaml}" ;;
+  *) set_up '' "${cpu[@]}"; exec "${patient[@]}" python -m trials.run_experiment "${1-experiment.yaml}" ;;
 esac

@@ -15,6 +15,8 @@ def check_home() -> None:
     Raises:
         ValueError: nothing can be written there.
     """
+    if not Path.home().is_absolute():
+        raise ValueError(f'HOME must be a whole path (/...), not {Path.home()}: NNI keeps its experiments there')
     try:
         check_folder(Path.home() / 'nni-experiments')
     except OSError as error:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument('--cpu', action='store_true', help='PyTorch without CUDA, from the address in CPU_WHEELS')
     args = parser.parse_args()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which run.sh has kept waiting
         with (ROOT / 'pyproject.toml').open() as lock:
             _wait_for_others(lock)
             install(args.extras, args.cpu)

@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     try:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which run.sh has kept waiting
             status = run('run.sh', lambda: experiment.whole(args.file, args.resume))
         finally:
             signals.raises = False
@@ -116,6 +117,7 @@ class _Run:
         _check_machine()
         if (python := _plain_python()) != sys.executable:
             again = ['--resume', resumed] if resumed else [file]
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             os.execv(python, [python, '-m', 'trials.run_experiment', *again])
         if resumed is None:
             checked = self._python('-m', 'trials', 'check', file).wait()

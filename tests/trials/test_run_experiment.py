@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -16,6 +17,7 @@ from nnictl_experiment import ROOT, processes_of
 from python_environment import environment_at
 
 from trials import run_experiment
+from trials.installation import stamp_of
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ REFUSED = {
     'a port below 1': ([], {'PORT': '-1'}, "PORT must be a whole number from 1 to 65534, not '-1'"),
     'a port that is no number': ([], {'PORT': '８０８０'}, 'PORT must be a whole number'),
     'a home that cannot be': ([], {'HOME': '/proc/nobody'}, 'name another folder with HOME='),
+    'a home that is another for every program': ([], {'HOME': 'relative'}, 'HOME must be a whole path (/...), not rel'),
     'no program kill': ([], {'PATH': '/nowhere'}, 'the program kill is missing'),
     'no id to resume': (['--resume', '../x'], {}, "'../x' is no id of an experiment"),
 }
@@ -119,6 +122,28 @@ def test_a_start_that_fails_is_tried_three_times_and_the_last_line_says_why_and_
         f'NNI did not start: {reason}; once more (3 of 3)',
         f'run.sh: NNI did not start in 3 tries: {reason}',
     ]
+    assert not processes_of(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('delay', [0.1, 0.2, 0.4, 0.8])
+def test_interrupted_while_its_programs_start_it_ends_without_a_traceback(delay, tmp_path):
+    clone = tmp_path / 'a clone'  # with a space: Python starts once more there
+    shutil.copytree(ROOT / 'trials', clone / 'trials')
+    shutil.copytree(ROOT / 'search_space', clone / 'search_space')
+    for name in ('run.sh', 'pyproject.toml'):
+        shutil.copy(ROOT / name, clone)
+    nnictl_that(environment_at(clone / '.venv'), 'time.sleep(600)')
+    (clone / '.venv' / stamp_of('').name).touch()
+    environment = {**os.environ, 'HOME': str(tmp_path), 'PYTHON': sys.executable, 'PYTHONPATH': str(clone)}
+    said = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    command = ['bash', 'run.sh', '/nowhere.yaml']
+    with subprocess.Popen(command, cwd=clone, env=environment, start_new_session=True, **said) as running:
+        time.sleep(delay)
+        os.killpg(running.pid, signal.SIGINT)  # as the terminal does, to all of the group
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, out
+    assert 'Traceback' not in out
     assert not processes_of(str(tmp_path))
 
 
