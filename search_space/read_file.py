@@ -31,7 +31,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
         with open(descriptor, 'rb') as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f'{path}: a device, a pipe or a folder, not a regular file')
-            content = file.read(most + 1)
+            content = file.read(min(most, os.fstat(descriptor).st_size) + 1)
     except OSError as error:
         raise ValueError(f'{path}: {error.strerror}') from None
     except ValueError as error:

@@ -1,22 +1,27 @@
 """Files and arguments at random: a command ends in short lines and a status of its kind, never in a traceback.
 
-``FUZZ_INPUTS`` says how many inputs each entry point gets; by default it is so many that all take half a minute.
+``FUZZ_INPUTS`` says how many inputs each entry point gets; by default it is so many that all take some minutes.
 """
 
 import contextlib
 import io
 import json
 import os
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from records import SCHEMA, Records
 
+import analysis.__main__
 import search_space.__main__
 import trials.__main__
 import trials.run
+from analysis import read
 from search_space import load_skeleton
 from search_space.cost.latency import LatencyTable, _outside, row_variants
 
@@ -226,3 +231,126 @@ def test_exporting_what_a_trial_left(file, record, weights):
     (file.parent / 'trial.json').write_bytes(record)
     (file.parent / 'network.pt').write_bytes(weights)
     assert end(trials.__main__.main, 'export', file.parent, '--format', 'torch') == 2
+
+
+COLUMNS = {
+    table: [column.split()[0] for column in columns.split(',')]
+    for table, columns in (
+        statement.split('(', 1) for statement in SCHEMA.replace('create table ', '').split(';') if '(' in statement
+    )
+}
+"""Of NNI's database: table to its columns."""
+
+
+def an_experiment(folder: Path) -> Records:
+    records = Records(folder, trainingService={'platform': 'local'}, maxTrialNumber=9)
+    records.trained('a', 0.9, 30, NETWORK['sample'], stage='search', strategy='autonl')
+    records.epoch('a', 1, train_loss=0.5, **{'norm/row01/lightnl': 0.5, 'gate/row01/lightnl': 1.0})
+    records.start('b')
+    records.left('b', 'failure.json', json.dumps({'type': 'ValueError', 'error': 'no'}))
+    records.event('b', 'FAILED')
+    return records
+
+
+@fuzz
+@given(data=st.data())
+def test_an_experiment_in_a_database_of_nni(file, data):
+    shutil.rmtree(folder := file.parent / 'e', ignore_errors=True)
+    records = an_experiment(folder)
+    (params,) = records.database.execute('select params from ExperimentProfile').fetchone()
+    if data.draw(st.booleans()):
+        params = data.draw(a_file(json.loads(params), json.dumps))
+        records.database.execute('update ExperimentProfile set params = ?', [params.decode('utf-8', 'replace')])
+    for _ in range(data.draw(st.integers(0, 2))):
+        table = data.draw(st.sampled_from(list(COLUMNS)))
+        column = data.draw(st.sampled_from(COLUMNS[table]))
+        value = data.draw(NASTY | st.binary(max_size=9))
+        value = value if isinstance(value, str | bytes | int | float | None) else json.dumps(value)
+        with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeEncodeError):  # what SQLite does not take
+            records.database.execute(f'update {table.strip()} set {column} = ?', [value])
+    (folder / 'environments/local-env/trials/b/failure.json').write_bytes(
+        data.draw(a_file({'type': 'ValueError', 'error': 'no'}, json.dumps))
+    )
+    records.database.close()
+    end(analysis.__main__.main, 'table', folder)
+    end(analysis.__main__.main, 'table', folder, '--csv')
+    end(analysis.__main__.main, 'export', folder, '--out', file.parent / 'out')
+
+
+@pytest.fixture(scope='module')
+def saved(file):
+    folder = file.parent / 'saved'
+    read(an_experiment(file.parent / 'to-save').folder).save(folder)
+    return {one: one.read_bytes() for one in folder.iterdir()}
+
+
+@fuzz
+@given(data=st.data())
+def test_a_result_set_that_was_exported(file, saved, data):
+    for one, content in saved.items():
+        one.write_bytes(content)
+    one = data.draw(st.sampled_from(list(saved)))
+    if one.suffix == '.json' and data.draw(st.booleans()):
+        one.write_bytes(data.draw(a_file(json.loads(saved[one]), json.dumps)))
+    else:
+        rows = saved[one].decode().splitlines()
+        at = data.draw(st.integers(0, len(rows) - 1))
+        cells = rows[at].split(',')
+        cells[data.draw(st.integers(0, len(cells) - 1))] = str(data.draw(NASTY))
+        rows[at] = ','.join(cells)
+        one.write_bytes('\n'.join(rows).encode('utf-8', 'surrogatepass'))
+    end(analysis.__main__.main, 'export', one.parent, '--out', file.parent / 'out')
+    end(analysis.__main__.main, 'plot', 'timeline', one.parent, '--out', file.parent / 'out.svg')
+
+
+WORDS = [
+    *('table', 'export', 'report', 'plot', 'timeline', 'check', 'run', 'evaluate', 'prepare', 'drop-host'),
+    'import',
+]
+OPTIONS = [
+    '--out',
+    '--csv',
+    '--parameters',
+    '--folder',
+    '--side',
+    '--processes',
+    '--format',
+    'onnx',
+    '--network',
+    'cued',
+]
+
+
+@fuzz
+@given(arguments=st.lists(st.text(max_size=20) | st.sampled_from([*WORDS, *OPTIONS, *TEXTS]), max_size=6))
+@pytest.mark.parametrize('program', [trials.__main__, analysis.__main__], ids=['trials', 'analysis'])
+def test_arguments_of_trials_and_analysis(program, arguments, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp('here')
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('HOME', str(folder))
+    if not any(argument.startswith(('-h', '--h')) for argument in arguments):
+        end(program.main, *arguments)
+
+
+@fuzz
+@given(
+    record=a_file({'parameters': PARAMETERS, 'result': {'default': 0.5}}, json.dumps), weights=st.binary(max_size=100)
+)
+def test_evaluating_what_a_trial_left_and_importing_what_others_did(file, record, weights):
+    (file.parent / 'trial.json').write_bytes(record)
+    (file.parent / 'network.pt').write_bytes(weights)
+    assert end(trials.__main__.main, 'evaluate', file.parent) == 2
+    (file.parent / 'weights.index').write_bytes(weights)
+    for released in ('network.pt', 'weights.index'):
+        assert (
+            end(
+                trials.__main__.main,
+                'import',
+                file.parent / released,
+                '--network',
+                'autonl-s',
+                '--out',
+                file.parent / 'i',
+            )
+            == 2
+        )

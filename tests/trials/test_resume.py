@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from trials.identity import contents
 from trials.parameters import TrialParameters
 from trials.run import run_trial, save_trial
 from trials.training.checkpoint import EpochCheckpoint, checkpoint_path
+from trials.training.tensor_file import read_saved
 
 
 def outcome(folder: Path) -> tuple:
@@ -342,3 +344,18 @@ def test_a_trial_that_nni_runs_again_goes_on_and_reports_its_result_on_a_full_di
     metrics = (folder / '.nni' / 'metrics').read_text()
     assert metrics.count('PERIODICAL') == 1 + SEARCH['epochs']
     assert metrics.count('FINAL') == 1
+
+
+def test_a_file_of_tensors_that_is_packed_or_no_file_is_not_read(tmp_path):
+    """Packed zeros of a gigabyte are a file of a megabyte, and /dev/zero never ends."""
+    torch.save({'a': torch.zeros(100_000)}, tmp_path / 'sound.pt')
+    with zipfile.ZipFile(tmp_path / 'sound.pt') as sound, zipfile.ZipFile(tmp_path / 'packed.pt', 'w', 8) as packed:
+        for name in sound.namelist():
+            packed.writestr(name, sound.read(name))
+    assert read_saved(tmp_path / 'sound.pt').keys() == {'a'}
+    with pytest.raises(ValueError, match='it holds more than its size'):
+        read_saved(tmp_path / 'packed.pt')
+    os.mkfifo(tmp_path / 'pipe.pt')
+    for name in ('/dev/zero', tmp_path / 'pipe.pt', tmp_path):
+        with pytest.raises(ValueError, match='not a regular file'):
+            read_saved(Path(name))

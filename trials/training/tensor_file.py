@@ -37,10 +37,14 @@ def read_saved(file: Path) -> Any:
         ValueError: it is damaged, by its checksums, or holds objects of other types; the message is one line, without
             the file's name.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError('a device, a pipe or a folder, not a regular file')
     content = io.BytesIO(file.read_bytes())
     try:
-        with zipfile.ZipFile(content) as archive:  # PyTorch does not look at the checksums that it writes
-            damaged = archive.testzip()
+        with zipfile.ZipFile(content) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(content.getbuffer()):
+                raise ValueError('it holds more than its size: PyTorch packs nothing')
+            damaged = archive.testzip()  # PyTorch does not look at the checksums that it writes
         if damaged is not None:
             raise ValueError(f'checksum of {one_line(damaged)}')
         content.seek(0)
