@@ -20,6 +20,7 @@ from search_space.whole_file import check_folder
 from trials.trial_folder import FAILURE, RECORD, read_record
 
 _NAMES_SHOWN = 20
+_PROBLEMS_SHOWN = 100
 
 
 def parser() -> argparse.ArgumentParser:
@@ -154,8 +155,10 @@ def _check(args: argparse.Namespace) -> int:
     from trials.check import experiment_problems
 
     problems = experiment_problems(args.file, own_code=not args.no_own_code)
-    for problem in problems:
+    for problem in problems[:_PROBLEMS_SHOWN]:
         entry_point.print_error(problem)
+    if len(problems) > _PROBLEMS_SHOWN:
+        entry_point.print_error(f'{args.file}: {len(problems) - _PROBLEMS_SHOWN:,} more of such lines')
     return 2 if problems else 0
 
 

@@ -594,6 +594,12 @@ def test_a_small_file_makes_a_short_message(check):
     assert sum(map(len, lines)) < 10_000
 
 
+def test_of_thousands_of_mistakes_the_first_hundred_are_shown(check):
+    lines = check(''.join(f'k{number}: 1\n' for number in range(1000)))
+    assert lines[0].startswith('k0: unknown key')
+    assert lines[100:] == [f'{len(lines) + 904 - 1:,} more of such lines']
+
+
 def test_a_python_without_nni_is_refused(check, tmp_path, monkeypatch):
     own = tmp_path / 'bin'
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(own)], check=True)
