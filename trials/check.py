@@ -305,12 +305,16 @@ def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
     whole = _trial_problem(stage, skeleton, recipe)
     if not whole:
         return []
-    # A batch size that is right for many a number of devices.
-    valid = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1680, 'learning_rate': 0.1}
-    for name in ('dataset', 'epochs', 'schedule', 'ema_decay', 'initial', 'teacher'):  # what other keys are judged by
+    least = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1, 'learning_rate': 0.1}
+    on_devices, valid = least | {'batch_size': 1680}, least  # a multiple of many a number of devices
+    of_data = [name for name in recipe if name.startswith('dataset/')]
+    for name in ('dataset', *of_data, 'epochs', 'schedule', 'ema_decay', 'initial', 'teacher'):  # others are judged by
         if name in recipe and not _trial_problem(stage, skeleton, valid | {name: recipe[name]}):
-            valid[name] = recipe[name]
-    alone = [_trial_problem(stage, skeleton, valid | {key: value}) for key, value in recipe.items()]
+            valid = valid | {name: recipe[name]}
+    alone = [
+        _trial_problem(stage, skeleton, (on_devices if key == 'devices' else valid) | {key: value})
+        for key, value in recipe.items()
+    ]
     return [problem for problem in alone if problem] or [whole]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from search_space.skeleton_file import load_skeleton
 from strategies.experiment.arguments import CLASS_RULE, EPOCHS, HELD_OUT, HELD_OUT_RULE
 from strategies.experiment.seeds import SEED
 
-from .datasets import DATASETS, check_arguments
+from .datasets import DATASETS, check_arguments, training_images
 from .training.evaluator import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 __all__ = ['IMPORT', 'RULES', 'STAGES', 'TrialParameters']
@@ -212,6 +213,7 @@ class TrialParameters:
         self._check_belongings()
         space = self.space()
         check_arguments(self.dataset, self.dataset_arguments, space.input_size)
+        self._check_batch()
         if self.stage == 'search':
             self._check_search()
         else:
@@ -228,6 +230,17 @@ class TrialParameters:
             raise ValueError(
                 f'trial parameter weight_decay must be less than {1 / peak:g} at a learning rate of {peak:g}, as a '
                 f'step takes their product from every weight, not {self.weight_decay!r}'
+            )
+
+    def _check_batch(self) -> None:
+        images = training_images(self.dataset, **self.dataset_arguments)
+        if images is None or self.stage == IMPORT:
+            return
+        least = images - math.ceil(images * self.held_out) if self.stage == 'search' else images
+        if self.batch_size > least:
+            raise ValueError(
+                f'trial parameter batch_size must be at most the {least:,} images that are trained on, not '
+                f'{self.batch_size}'
             )
 
     def _check_schedule(self) -> None:

@@ -20,6 +20,7 @@ from search_space.nni_nas import (
     no_default_hook,
 )
 from search_space.rules import GRADIENT_NORM, number, shown, whole
+from search_space.skeleton import Skeleton
 
 from .batch_statistics import statistics_of
 from .gated import Gated
@@ -139,17 +140,26 @@ class AutoNL(OneShotStrategy):
             raise ValueError('AutoNL: the space is a supernet already; make a new one for every search')
         if not hasattr(model, 'cost'):
             raise ValueError(f'AutoNL: {type(model).__name__} has no cost(), which the search keeps low')
-        self._costs = {'macs': model.cost()}
-        if self.latency is not None:
-            if not hasattr(model, 'skeleton'):
-                raise ValueError(f'AutoNL: latency is that of a skeleton, which {type(model).__name__} has not')
-            self._costs['ms'] = self.latency.cost(model.skeleton)
-        unit, cost = list(self._costs.items())[-1]
-        for budget in self.budgets:
-            check_budget(cost, budget, {'macs': 'MACs'}.get(unit, unit))
+        if self.latency is not None and not hasattr(model, 'skeleton'):
+            raise ValueError(f'AutoNL: latency is that of a skeleton, which {type(model).__name__} has not')
+        self._costs = self.costs(model.cost(), getattr(model, 'skeleton', None))
         supernet = super().mutate_model(model)
         _check_choices(supernet)
         return supernet
+
+    def costs(self, macs: Cost, skeleton: Skeleton | None) -> dict[str, Cost]:
+        """What networks of a space cost, by its unit; the last is what the search keeps low.
+
+        Raises:
+            ValueError: the latency table is of another skeleton, or no network meets a budget.
+        """
+        costs = {'macs': macs}
+        if self.latency is not None:
+            costs['ms'] = self.latency.cost(skeleton)
+        unit, cost = list(costs.items())[-1]
+        for budget in self.budgets:
+            check_budget(cost, budget, {'macs': 'MACs'}.get(unit, unit))
+        return costs
 
     def default_mutation_hooks(self):
         return [no_default_hook]

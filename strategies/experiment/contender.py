@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from search_space.cost.macs import macs
 from search_space.nni_nas import OneShotStrategy, Strategy
+from search_space.skeleton_file import load_skeleton
 
 from .arguments import HELD_OUT
 from .one_shot_trial import OneShotTrial, search_passes
@@ -70,6 +72,12 @@ def contender(name: str, arguments: dict[str, Any]) -> Contender:
             f'strategies.{name}: margin, {margin}, must be less than threshold_travel, {travel}, where there is no '
             'budget of its network: no threshold would come to its norm, and nothing would be searched'
         )
+    if hasattr(strategy, 'costs'):  # that no network of the space meets a budget is known before its trial
+        skeleton = load_skeleton(arguments['skeleton'])
+        try:
+            strategy.costs(macs(skeleton), skeleton)
+        except ValueError as error:
+            raise ValueError(f'strategies.{name}: {error}') from None
     epochs = search_passes(strategy, recipe['epochs']) * (1 - recipe.get('held_out', HELD_OUT))
     retrain, unit = arguments['retrain']['epochs'], arguments.get('budget_unit', 'epochs')
     least = {'epochs': epochs + retrain, 'trials': 2, 'seconds': 0}[unit]

@@ -86,6 +86,8 @@ BAD = [
         {'learning_rate': 0.5, 'weight_decay': 2},
         'weight_decay must be less than 2 at a learning rate of 0.5, as a step',
     ),
+    ({'batch_size': 6001}, 'batch_size must be at most the 6,000 images that are trained on, not 6001'),
+    ({'dataset': 'digits', 'batch_size': 1101}, 'batch_size must be at most the 1,100 images that are trained on'),
     ({'weight_decay': 1e300}, 'weight_decay must be a number from 0 to 100, not 1e+300'),
     ({'mixup': 1e308}, 'mixup must be 0 or a number from 0.001 to 1,000, not 1e+308'),
     ({'mixup': 5e-324}, 'mixup must be 0 or a number from 0.001 to 1,000, not 5e-324'),

@@ -21,6 +21,7 @@ __all__ = [
     'labels_of',
     'load',
     'normalisation',
+    'training_images',
 ]
 
 DATASETS = {
@@ -92,6 +93,17 @@ def check_arguments(name: str, arguments: dict, input_size: int | None = None) -
             hint = closest(key, known) if known else 'it has none'
             raise ValueError(f'data set {name}: unknown argument {key!r}; {hint}')
     at_size(DATASETS[name].check, input_size)(**arguments)
+
+
+def training_images(name: str, **arguments) -> int | None:
+    """How many images the training part has; None where its files have to say it.
+
+    Args:
+        name: of the data set, a key of :data:`DATASETS`.
+        arguments: the data set's own, valid.
+    """
+    count = DATASETS[name].training_images
+    return None if count is None else count(**arguments)
 
 
 def check_fit(parts: DataParts, skeleton: Skeleton, name: str) -> None:

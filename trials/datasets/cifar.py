@@ -25,6 +25,8 @@ _NORMALISATION = {
 """Mean and standard deviation of the channels, of the training images' pixels in [0, 1]."""
 _SOURCES = {'cifar10': torchvision.datasets.CIFAR10, 'cifar100': torchvision.datasets.CIFAR100}
 _SIZE, _PADDING = 32, 4
+_IMAGES = 50_000
+"""Published to train on."""
 
 
 def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
@@ -73,7 +75,8 @@ def _data_set(name: str) -> DataSet:
         """From the files, which are compared with their published checksums."""
         return tuple(_read(name, folder, train=False).classes)
 
-    return DataSet(load, check, always(_NORMALISATION[name]), class_names)
+    learnt = always(round(_IMAGES * (1 - VALIDATION)))
+    return DataSet(load, check, always(_NORMALISATION[name]), class_names, training_images=learnt)
 
 
 CIFAR10 = _data_set('cifar10')

@@ -26,6 +26,7 @@ class DataSet:
         normalisation: of the images; looks at no file.
         class_names: in the order of the labels; raises ValueError where files have to say it and are not there.
         load_test: gives the test part with None for the others, where it can be there without them.
+        training_images: how many the training part has, where that is known without its files.
     """
 
     load: Callable[..., DataParts]
@@ -33,6 +34,7 @@ class DataSet:
     normalisation: Callable[..., Normalisation]
     class_names: Callable[..., tuple[str, ...]]
     load_test: Callable[..., DataParts] | None = None
+    training_images: Callable[..., int] | None = None
 
 
 def always(value) -> Callable:

@@ -55,4 +55,4 @@ def _load() -> DataParts:
     return DataParts(**parts, classes=len(CLASS_NAMES), input_size=_SCAN * _ENLARGED)
 
 
-DIGITS = DataSet(_load, always(None), _normalisation, always(CLASS_NAMES))
+DIGITS = DataSet(_load, always(None), _normalisation, always(CLASS_NAMES), training_images=always(SCANS['train']))

@@ -32,6 +32,8 @@ __all__ = ['FASHION_MNIST', 'KMNIST', 'MNIST', 'VALIDATION', 'read_idx']
 VALIDATION = 0.1
 """Fraction of the published training images that is the validation part."""
 _SIDE, _LARGEST_SIDE = 28, 64
+_IMAGES = 60_000
+"""Published to train on."""
 _SHIFT = 3
 """Pixels that a training image is moved by at most: its margin."""
 _MOST_VALUES = 10**9
@@ -148,7 +150,8 @@ def _data_set(of: _Published) -> DataSet:
             f'data set {of.name}: its images lie in a margin of black, and input_size of the skeleton', input_size
         )
 
-    return DataSet(load, check, always(((of.mean,) * 3, (of.std,) * 3)), always(of.classes))
+    learnt = always(round(_IMAGES * (1 - VALIDATION)))
+    return DataSet(load, check, always(((of.mean,) * 3, (of.std,) * 3)), always(of.classes), training_images=learnt)
 
 
 def _read(of: _Published, folder: str, part: str) -> _Pictures:
