@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from search_space.rules import one_line
+from search_space.slow_imports import slow_imports
 
 __all__ = ['LIMIT_SECONDS', 'UnusableStrategy', 'is_own', 'try_strategy']
 
@@ -59,7 +60,7 @@ def try_strategy(name: str, arguments: dict[str, Any]) -> None:
             process.stdin.close()
         said = _read(process, START_SECONDS, until=b'\n')
         if said == b'ready\n':
-            said = _read(process, LIMIT_SECONDS)
+            said = _read(process, LIMIT_SECONDS, until=b'\n')  # and not its end: a process that it left may live on
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with what the strategy has started
@@ -77,13 +78,13 @@ def try_strategy(name: str, arguments: dict[str, Any]) -> None:
         raise ValueError(one_line(problem))
 
 
-def _read(process: subprocess.Popen, seconds: float, until: bytes | None = None) -> bytes | None:
-    """What the process says up to ``until``, or to its end; None where that is over the time or the size."""
+def _read(process: subprocess.Popen, seconds: float, until: bytes) -> bytes | None:
+    """What the process says up to ``until``, a byte, or to its end; None where that is over the time or the size."""
     said, ends = b'', time.monotonic() + seconds
     os.set_blocking(process.stdout.fileno(), False)
     while len(said) < MOST_BYTES and time.monotonic() < ends:
-        part = process.stdout.read(1 if until else MOST_BYTES)
-        if part == b'' or (part and until and part == until):
+        part = process.stdout.read(1)
+        if part in (b'', until):
             return said + part
         said += part or b''
         if part is None:
@@ -96,14 +97,15 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), 'w')
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    from strategies.experiment.contender import contender
+    with slow_imports():
+        from strategies.experiment.contender import contender
 
     print('ready', file=answers, flush=True)
     problem = ''
     try:
         contender(task['name'], task['arguments'])
     except ValueError as error:
-        problem = str(error)
+        problem = one_line(error)
     print(json.dumps(problem), file=answers, flush=True)
     os._exit(0)  # whatever the strategy has left running
 

@@ -54,3 +54,18 @@ def test_a_strategy_that_does_harm_is_one_line_and_the_others_go_on(tmp_path, mo
     beat.unlink()
     time.sleep(0.5)
     assert not beat.exists()
+
+
+@pytest.mark.slow
+def test_a_strategy_that_leaves_a_process_behind_is_made_all_the_same(tmp_path, monkeypatch):
+    """One in a session of its own, which holds what the strategy was asked through."""
+    monkeypatch.syspath_prepend(tmp_path)
+    leaves = 'import os, time\nif not os.fork():\n    os.setsid()\n    time.sleep(40)\n    os._exit(0)\n'
+    (tmp_path / 'leaves.py').write_text(leaves + CLASS)
+    arguments = {
+        'skeleton': 'cued',
+        'budget': 4,
+        'retrain': {'epochs': 2},
+        'strategies': {'l': {'class': 'leaves.Mine'}},
+    }
+    own_strategy.try_strategy('l', arguments)
