@@ -1,6 +1,7 @@
 """``python -m search_space``: what its commands print, and what they say of mistakes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -233,3 +234,12 @@ def test_whoever_stops_reading_gets_no_complaint():
     command = f'{sys.executable} -m search_space describe mobile --json | head -c 1'
     ended = subprocess.run(command, shell=True, capture_output=True, text=True)  # noqa: S602 - a pipe is the point
     assert (ended.stdout, ended.stderr) == ('{', '')
+
+
+def test_where_the_locale_has_ascii_alone_a_network_is_described_all_the_same():
+    """As in a slim container, and without what Python does about it by itself."""
+    environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}
+    command = [sys.executable, '-m', 'search_space', 'describe', 'autonl-s']
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b'')
+    assert r'at 224\xd7224: 266.88M MACs' in done.stdout.decode('ascii')
