@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from nnictl_experiment import ROOT, nni_experiment
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # before Triton is imported: kernels for GPUs are tested in its interpreter
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; what tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until all tests are collected: what they import is no garbage
 logging.raiseExceptions = False  # a strategy's thread may outlive its test, and the stream that the test's log went to
 

@@ -45,6 +45,7 @@ LONG = {
     'python benchmarks/speed/reader.py': 'tests/benchmarks/speed/test_reader.py',
     'python benchmarks/speed/scale.py': 'tests/benchmarks/speed/test_scale.py',
     'python benchmarks/speed/search_step.py': 'tests/benchmarks/speed/test_search_step.py',
+    'python benchmarks/speed/trial_start.py': 'tests/benchmarks/speed/test_trial_start.py',
 }
 """Commands that take minutes, an experiment or what is not here, by how they begin; and the file that runs them at a
 smaller size."""
