@@ -133,7 +133,8 @@ def test_interrupted_while_its_programs_start_it_ends_without_a_traceback(delay,
     shutil.copytree(ROOT / 'search_space', clone / 'search_space')
     for name in ('run.sh', 'pyproject.toml'):
         shutil.copy(ROOT / name, clone)
-    nnictl_that(environment_at(clone / '.venv'), 'time.sleep(600)')
+    (clone / 'trials' / 'check.py').write_text('import time\ntime.sleep(600)')  # it comes first, and must not be over
+    environment_at(clone / '.venv')
     (clone / '.venv' / stamp_of('').name).touch()
     environment = {**os.environ, 'HOME': str(tmp_path), 'PYTHON': sys.executable, 'PYTHONPATH': str(clone)}
     said = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
