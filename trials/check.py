@@ -304,7 +304,7 @@ def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
     recipe, skeleton = arguments[stage], arguments['skeleton']
     whole = _trial_problem(stage, skeleton, recipe)
     if not whole:
-        return []
+        return _classes_problems(recipe['dataset'], skeleton)
     least = {'dataset': 'cued-digits', 'epochs': 1, 'batch_size': 1, 'learning_rate': 0.1}
     on_devices, valid = least | {'batch_size': 1680}, least  # a multiple of many a number of devices
     of_data = [name for name in recipe if name.startswith('dataset/')]
@@ -316,6 +316,17 @@ def _recipe_problems(stage: str, arguments: dict[str, Any]) -> list[str]:
         for key, value in recipe.items()
     ]
     return [problem for problem in alone if problem] or [whole]
+
+
+def _classes_problems(dataset: str, skeleton: str) -> list[str]:
+    """What a trial would say, its data at hand, to the classes of the space's networks."""
+    from .datasets import check_classes
+
+    try:
+        check_classes(dataset, load_skeleton(skeleton))
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _given_problems(stage: str, config: dict[str, Any], folder: Path) -> list[str]:

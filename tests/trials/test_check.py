@@ -399,6 +399,11 @@ BAD = {
         'learning_rate: fast\n      devices: 4',
         r".+ retrain: learning_rate must be .+, not 'fast'",
     ),
+    'a data set of other classes': (
+        'dataset: cued-digits\n      dataset/canvases: 24000 ',
+        'dataset: cifar100 ',
+        r".+ retrain: skeleton 'cued' has classes: 10, but data set cifar100 has 100; take .+ classes: 100",
+    ),
     'no batch size': ('batch_size: 64', '# ', r'.+ retrain: .*batch_size.* is missing'),
 }
 

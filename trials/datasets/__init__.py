@@ -15,6 +15,7 @@ __all__ = [
     'DataParts',
     'DataSet',
     'check_arguments',
+    'check_classes',
     'check_fit',
     'class_names',
     'hold_out',
@@ -113,9 +114,23 @@ def check_fit(parts: DataParts, skeleton: Skeleton, name: str) -> None:
         ValueError: they expect other classes or another size.
     """
     for key in ('classes', _INPUT_SIZE):
-        needed, given = getattr(skeleton, key), getattr(parts, key)
-        if needed != given:
-            raise ValueError(
-                f'skeleton {skeleton.name!r} has {key}: {needed}, but data set {name} has {given}; '
-                f'take a skeleton with {key}: {given}'
-            )
+        _check_same(key, getattr(parts, key), skeleton, name)
+
+
+def check_classes(name: str, skeleton: Skeleton) -> None:
+    """As :func:`check_fit`, of the classes alone, and without the data set's files, as far as that goes.
+
+    Raises:
+        ValueError: networks of ``skeleton`` expect other classes.
+    """
+    if (classes := DATASETS[name].classes) is not None:
+        _check_same('classes', classes, skeleton, name)
+
+
+def _check_same(key: str, given: int, skeleton: Skeleton, name: str) -> None:
+    needed = getattr(skeleton, key)
+    if needed != given:
+        raise ValueError(
+            f'skeleton {skeleton.name!r} has {key}: {needed}, but data set {name} has {given}; '
+            f'take a skeleton with {key}: {given}'
+        )

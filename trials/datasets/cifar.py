@@ -76,7 +76,14 @@ def _data_set(name: str) -> DataSet:
         return tuple(_read(name, folder, train=False).classes)
 
     learnt = always(round(_IMAGES * (1 - VALIDATION)))
-    return DataSet(load, check, always(_NORMALISATION[name]), class_names, training_images=learnt)
+    return DataSet(
+        load,
+        check,
+        always(_NORMALISATION[name]),
+        class_names,
+        training_images=learnt,
+        classes=int(name.removeprefix('cifar')),
+    )
 
 
 CIFAR10 = _data_set('cifar10')

@@ -211,5 +211,10 @@ def _draw(train_canvases: int, **knobs) -> dict[str, Tensor]:
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(_load).parameters.items()}
 
 CUED_DIGITS = DataSet(
-    _load, _check, _normalisation, always(CLASS_NAMES), training_images=lambda canvases=CANVASES['train'], **_: canvases
+    _load,
+    _check,
+    _normalisation,
+    always(CLASS_NAMES),
+    training_images=lambda canvases=CANVASES['train'], **_: canvases,
+    classes=len(CLASS_NAMES),
 )

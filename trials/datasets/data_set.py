@@ -27,6 +27,7 @@ class DataSet:
         class_names: in the order of the labels; raises ValueError where files have to say it and are not there.
         load_test: gives the test part with None for the others, where it can be there without them.
         training_images: how many the training part has, where that is known without its files.
+        classes: how many there are, where that is known without its files.
     """
 
     load: Callable[..., DataParts]
@@ -35,6 +36,7 @@ class DataSet:
     class_names: Callable[..., tuple[str, ...]]
     load_test: Callable[..., DataParts] | None = None
     training_images: Callable[..., int] | None = None
+    classes: int | None = None
 
 
 def always(value) -> Callable:

@@ -55,4 +55,11 @@ def _load() -> DataParts:
     return DataParts(**parts, classes=len(CLASS_NAMES), input_size=_SCAN * _ENLARGED)
 
 
-DIGITS = DataSet(_load, always(None), _normalisation, always(CLASS_NAMES), training_images=always(SCANS['train']))
+DIGITS = DataSet(
+    _load,
+    always(None),
+    _normalisation,
+    always(CLASS_NAMES),
+    training_images=always(SCANS['train']),
+    classes=len(CLASS_NAMES),
+)

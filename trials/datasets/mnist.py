@@ -151,7 +151,14 @@ def _data_set(of: _Published) -> DataSet:
         )
 
     learnt = always(round(_IMAGES * (1 - VALIDATION)))
-    return DataSet(load, check, always(((of.mean,) * 3, (of.std,) * 3)), always(of.classes), training_images=learnt)
+    return DataSet(
+        load,
+        check,
+        always(((of.mean,) * 3, (of.std,) * 3)),
+        always(of.classes),
+        training_images=learnt,
+        classes=len(of.classes),
+    )
 
 
 def _read(of: _Published, folder: str, part: str) -> _Pictures:
