@@ -103,7 +103,8 @@ def _report(args) -> int:
 
 def _export(args) -> int:
     check_folder(args.out)
-    from .result_set import read
+    with slow_imports():
+        from .result_set import read
 
     files = read(*args.experiment).save(args.out)
     print(f'wrote {sum(file.stat().st_size for file in files):,} bytes to {args.out}')
@@ -115,8 +116,9 @@ def _plot(args) -> int:
     kind = Path(args.out).suffix.lower().removeprefix('.')
     if kind not in PICTURES:
         raise ValueError(f'{args.out}: a picture is a file whose name ends in {", ".join(f".{k}" for k in PICTURES)}')
-    from . import plots
-    from .result_set import read
+    with slow_imports():
+        from . import plots
+        from .result_set import read
 
     results, content = read(*args.experiment), io.BytesIO()
     frame = results.trajectories if args.plot == 'gate-trajectories' else results.trials

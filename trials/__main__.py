@@ -181,7 +181,8 @@ def _drop_host(experiment: str, host: str) -> int:
 
 
 def _export(checkpoint: Path, format: str, out: Path | None) -> int:
-    from trials.export import CHECKED_BATCHES, export
+    with slow_imports():
+        from trials.export import CHECKED_BATCHES, export
 
     _configure_logging()
     exported = export(checkpoint, format, out)
@@ -228,10 +229,11 @@ def _add_evaluate(commands) -> None:
 
 
 def _evaluate(args) -> int:
-    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
-    from search_space.progress import progress
-    from search_space.whole_file import check_writable
-    from trials.evaluate import evaluate, evaluation_text, write_confusion, write_per_class
+    with slow_imports():
+        import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+        from search_space.progress import progress
+        from search_space.whole_file import check_writable
+        from trials.evaluate import evaluate, evaluation_text, write_confusion, write_per_class
 
     _configure_logging()
     tables = [(args.per_class, write_per_class), (args.confusion, write_confusion)]
@@ -262,8 +264,9 @@ def _evaluate(args) -> int:
 
 
 def _import(args) -> int:
-    import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
-    from trials.weights.import_weights import TABLE, import_weights
+    with slow_imports():
+        import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
+        from trials.weights.import_weights import TABLE, import_weights
 
     imported = import_weights(args.file, args.network, args.out, dataset=args.dataset, division=args.division)
     lines = [

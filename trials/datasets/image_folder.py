@@ -278,13 +278,11 @@ def _check(name: str):
     return check
 
 
-_IMAGENET_CLASSES = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta['categories'])
 IMAGENET = DataSet(
     _load_imagenet,
     _check('imagenet'),
     always(_NORMALISATION),
-    always(_IMAGENET_CLASSES),
+    always(tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta['categories'])),
     _load_imagenet_test,
-    classes=len(_IMAGENET_CLASSES),
 )
 IMAGE_FOLDER = DataSet(_load, _check('image-folder'), always(_NORMALISATION), _class_names)

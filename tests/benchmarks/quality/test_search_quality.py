@@ -67,7 +67,7 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
     assert (tmp_path / 'quality.csv').read_bytes() == before
 
 
-def test_the_course_of_a_multi_trial_strategy_is_of_its_best_by_validation(table, truth):
+def test_the_regrets_of_a_multi_trial_strategy_are_of_its_best_by_validation(table, truth):
     recipe = {**truth.recipe, 'epochs': 5}
     settings = search_quality.Settings(str(table), '', recipe, search_quality.STRATEGIES, [BUDGETS[1]], 0)
     (row,) = search_quality.rows_of((settings, 'random', 3))

@@ -58,6 +58,7 @@ def test_the_range_of_costs_is_reached_and_holds_every_sample(name):
     for cost in (macs(skeleton), params(skeleton)):
         low, high = cost.range()
         assert all(low <= cost(random_sample(skeleton, rng)) <= high for _ in range(50))
+        assert cost(cost.largest()) == high
     low, high = macs(skeleton).range()
     smallest = {k: min(v) for k, v in skeleton.choices().items() if k.split('/')[1] in ('kernel', 'expansion', 'se')}
     absent = {label: 'absent' for label, v in skeleton.choices().items() if 'absent' in v}

@@ -14,7 +14,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from search_space import load_skeleton
 from trials.__main__ import main
-from trials.datasets import DATASETS, check_fit, class_names, hold_out, labels_of, load, normalisation
+from trials.datasets import DATASETS, check_fit, class_names, hold_out, labels_of, load, normalisation, training_images
 from trials.datasets.image_part import ImagePart
 from trials.parameters import TrialParameters
 from trials.training.evaluator import evaluator, loader
@@ -52,6 +52,21 @@ def test_images_and_labels_are_of_the_size_and_number_that_it_says(parts):
         assert labels == labels_of(part).tolist()
         assert set(labels) == set(range(parts.classes))
     assert parts.skipped_images() == 0
+
+
+def test_what_is_known_of_it_without_its_files_is_so(name, parts):
+    if DATASETS[name].classes is not None:
+        assert DATASETS[name].classes == parts.classes
+    if name not in IN_FILES:  # of the others the files here are small ones
+        assert training_images(name) == len(parts.train)
+
+
+def test_the_published_files_have_as_many_training_images_as_the_page_says():
+    page = (Path(__file__).parents[3] / 'docs' / 'data.md').read_text()
+    for names, count in re.findall(r'^\| (`(?:mnist|cifar).*?) \|.*?\| ([\d,]+) / ', page, re.M):
+        for name in re.findall('`(.*?)`', names):
+            assert f'{training_images(name):,}' == count
+    assert training_images('mnist') == 54_000
 
 
 def test_it_is_the_same_every_time(name, parts, arguments):
