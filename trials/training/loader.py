@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import nni
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset
 from strategies.autonl.processes import process_count, process_rank
 
 from ..datasets.image_part import CorruptImage
+from .worker_log import worker_log
 
 __all__ = ['Loader', 'loader']
 
@@ -131,10 +135,20 @@ class Loader(DataLoader):
     """PyTorch's loader, with a state: how many permutations were drawn, which is where its next pass begins."""
 
     def __iter__(self) -> Iterator:
-        yield from super().__iter__()
+        try:
+            with worker_log(self._started_by()) if self.num_workers else nullcontext() as self.worker_init_fn:
+                yield from super().__iter__()
+        finally:
+            self.worker_init_fn = None  # it cannot be copied, as a loader can
         # A pass that is run to its end counts twice. So it does with PyTorch's RandomSampler, and with the orders that
         # searches were first made with. Counted here, it is the same however far worker processes read ahead.
         self.sampler.drawn += 1
+
+    def _started_by(self) -> BaseContext:
+        context = self.multiprocessing_context or multiprocessing.get_context()
+        if context.get_start_method() == 'forkserver':
+            context.set_forkserver_preload(['__main__', __name__])  # imported once, and not by every worker of a pass
+        return context
 
     def state_dict(self) -> dict[str, int]:
         return {'drawn': self.sampler.drawn}
