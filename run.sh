@@ -6,7 +6,7 @@
 #   bash run.sh tests [ARG...]      ruff and the tests; arguments go to pytest
 #   bash run.sh tests --quick ...   those that take seconds, and start no experiment
 #   bash run.sh --cpu ...           install PyTorch without CUDA first (docs/machines.md)
-# PYTHON names the interpreter (3.11 to 3.13), PORT the port of the web UI (8080, or the next free one).
+# PYTHON names the interpreter (3.11 to 3.14), PORT the port of the web UI (8080, or the next free one).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 trap 'exit 130' INT
@@ -18,15 +18,15 @@ if env --block-signal=INT true 2> /dev/null; then  # GNU's
 fi
 
 find_python() {
-  local name names=(python3 python3.13 python3.12 python3.11)
+  local name names=(python3 python3.14 python3.13 python3.12 python3.11)
   [ -z "${PYTHON:-}" ] || names=("$PYTHON")
   for name in "${names[@]}"; do
-    if "${patient[@]}" "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then
+    if "${patient[@]}" "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2> /dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "run.sh: no Python of 3.11 to 3.13 is called ${names[*]}: install one, or name it with PYTHON=..." >&2
+  echo "run.sh: no Python of 3.11 to 3.14 is called ${names[*]}: install one, or name it with PYTHON=..." >&2
   return 2
 }
 

@@ -13,18 +13,29 @@ PACKAGES = ('search_space', 'strategies', 'trials', 'analysis')
 
 
 @pytest.fixture(scope='module')
-def installed(tmp_path_factory):
-    """The folder that the wheel, built of a copy of the packages, was unpacked into."""
-    source, installed = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
-    for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+def source(tmp_path_factory):
+    """A copy of the packages."""
+    source = tmp_path_factory.mktemp('source')
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns('__pycache__'))
-    build = 'from setuptools.build_meta import build_wheel; build_wheel("wheel")'
+    return source
+
+
+def unpacked(source, kind, folder):
+    """``folder``, into which the wheel of that kind, built of ``source``, is unpacked."""
+    build = f'from setuptools.build_meta import build_{kind}; build_{kind}("{kind}")'
     subprocess.run([sys.executable, '-c', build], cwd=source, capture_output=True, check=True)
-    (wheel,) = (source / 'wheel').iterdir()
-    zipfile.ZipFile(wheel).extractall(installed)
-    return installed
+    (wheel,) = (source / kind).glob('*.whl')
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def installed(source, tmp_path_factory):
+    """The folder that the wheel was unpacked into."""
+    return unpacked(source, 'wheel', tmp_path_factory.mktemp('installed'))
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(installed):
@@ -44,3 +55,23 @@ def test_its_commands_run_in_any_folder(command, installed, tmp_path):
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout
+
+
+@pytest.mark.parametrize('kind', ['wheel', 'editable'])
+def test_it_gives_python_3_14_what_typeguard_imports_and_other_versions_nothing(kind, source, tmp_path):
+    (tmp_path / 'without').mkdir()
+    folder = unpacked(source, kind, tmp_path / 'with')
+    for path in folder.glob('__editable__*'):
+        path.unlink()  # that they lead to the packages is not what is asked
+    code = "import site, sys; site.addsitedir(sys.argv[1]); print('ast' in sys.modules); import ast; print(ast.Str)"
+    has_not, has = (
+        subprocess.run(
+            [sys.executable, '-ISc', code, path], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
+        for path in (tmp_path / 'without', folder)
+    )
+    if sys.version_info >= (3, 14):
+        assert has_not == ['False']
+        assert has == ['True', "<class 'ast.Constant'>"]
+    else:
+        assert has_not == has

@@ -46,7 +46,7 @@ def test_a_python_that_does_not_fit_is_named_in_one_line(python, clone):
     done = run_sh(clone, PYTHON=python)
     assert done.returncode == 2
     assert done.stderr == (
-        f'run.sh: no Python of 3.11 to 3.13 is called {python}: install one, or name it with PYTHON=...\n'
+        f'run.sh: no Python of 3.11 to 3.14 is called {python}: install one, or name it with PYTHON=...\n'
     )
 
 
