@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from nnictl_experiment import ROOT
@@ -52,7 +51,7 @@ def test_a_python_that_does_not_fit_is_named_in_one_line(python, clone):
 
 def test_where_python3_does_not_fit_one_that_does_is_found(clone, tmp_path):
     program(tmp_path / 'bin', 'python3', 'exit 1')
-    program(tmp_path / 'bin', 'python3.13', f'echo found "$@" >&2; exec "{sys.executable}" "$@"')
+    program(tmp_path / 'bin', 'python3.14', f'echo found "$@" >&2; exec "{sys.executable}" "$@"')
     (clone / 'trials' / 'installation.py').write_text('raise SystemExit(7)')
     done = run_sh(clone, PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}')
     assert done.returncode == 7
@@ -115,8 +114,7 @@ def test_cpu_says_where_its_wheels_come_from(clone):
 
 
 def test_what_pip_cannot_do_is_its_reason_in_one_line_and_the_rest_in_a_log(here, monkeypatch, tmp_path):
-    here.VENV.mkdir()
-    (here.VENV / 'bin').symlink_to(Path(sys.executable).parent)
+    here.VENV.symlink_to(sys.prefix)
     monkeypatch.setattr(here, 'LOG', tmp_path / 'log')
     with pytest.raises(here.CannotInstall) as error:
         here._pip('--no-index', '--target', str(tmp_path / 'x'), 'no-such-package-anywhere')
