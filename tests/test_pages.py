@@ -26,7 +26,7 @@ LONG = {
     'nnictl create --config': 'tests/nnictl_experiment.py',
     'nnictl stop': 'tests/nnictl_experiment.py',
     'python -m analysis table --wait': 'tests/conftest.py',
-    'python -m benchmarks.ground_truth collect': 'tests/benchmarks/ground_truth/test_ground_truth.py',
+    'python -m benchmarks.ground_truth train': 'tests/benchmarks/ground_truth/test_ground_truth.py',
     'python -m search_space latency': 'tests/search_space/cost/test_latency.py',
     'python -m trials check experiments/imagenet.yaml': 'tests/trials/test_check.py',
     'python -m trials evaluate': 'tests/trials/weights/test_released_weights.py',

@@ -1,10 +1,15 @@
-"""``python -m benchmarks.ground_truth``: the table of an experiment's trainings, and what it shows."""
+"""``python -m benchmarks.ground_truth``: train every network of a small space, and say what the table shows.
+
+python -m benchmarks.ground_truth train       trains what the table lacks; stop it when you like, and start it again
+python -m benchmarks.ground_truth describe    spread, noise between seeds, what each choice does, and the goals
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,11 +19,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from search_space import Skeleton, load_skeleton
-from search_space.entry_point import Parser, path_argument
-from search_space.entry_point import run as run_command
+from search_space import Skeleton
+from search_space.entry_point import Parser, path_argument, run, whole_argument
+from search_space.rules import whole
 
-from .table import BUDGETS, FILE, RESULTS, GroundTruth, read_table, shown, write_table
+from .table import BEST, FILE, GroundTruth
 
 NEAR_BEST = 0.01
 """Networks this far below the best are said to be at the ceiling."""
@@ -27,88 +32,42 @@ STEP = 0.1
 KNOWN = 2
 """Standard errors that the effect of a choice must exceed to be told from noise."""
 
+LEAST_SEEDS, LEAST_TAU = 3, 0.7
+"""Of a table that is good enough to rank strategies on: seeds, and Kendall's tau between two halves of them."""
+FAILED = 0.1
+"""A training this far below another one of its network has failed."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog='python -m benchmarks.ground_truth', description=__doc__)
-    commands = parser.add_subparsers(dest='command', required=True)
-    collect = commands.add_parser('collect', help='write the table of an experiment of experiment.yaml, or add to it')
-    collect.add_argument('experiment', help="NNI's id, the experiment's folder, or the URL of its web UI")
-    collect.add_argument(
-        '--out', type=path_argument, default=FILE, metavar='FILE', help=f'by default {FILE.name} beside it'
+    parser = Parser(
+        prog='python -m benchmarks.ground_truth',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    commands = parser.add_subparsers(dest='command', required=True)
+    train = commands.add_parser('train', help='train what the table lacks')
+    train.add_argument('--table', type=path_argument, default=FILE, metavar='FILE', help="by default the package's")
+    count = whole_argument(whole(1, 10_000))
+    train.add_argument('--seeds', type=count, metavar='N', help='of each network (default: as recipe.yaml says)')
+    train.add_argument('--processes', type=count, default=os.cpu_count(), help='at once (default: one per CPU)')
     describe = commands.add_parser('describe', help='print spread, noise between seeds, and what each choice does')
     describe.add_argument('--table', type=Path, default=FILE, metavar='FILE', help="by default the package's")
-    describe.add_argument('--budgets', type=float, nargs='+', default=BUDGETS, metavar='MACS')
+    describe.add_argument(
+        '--budgets', type=float, nargs='+', metavar='MACS', help='(default: a third, two thirds, nine tenths meet them)'
+    )
     args = parser.parse_args(arguments)
-    try:
-        if args.command == 'collect':
-            return _collect(args.experiment, args.out)
-        print(description(GroundTruth(args.table), args.budgets))
-        return 0
-    except (ValueError, OSError) as error:
-        print(f'python -m benchmarks.ground_truth: {error}', file=sys.stderr)
-        return 2
+    return run(parser.prog, lambda: _train(args) if args.command == 'train' else _describe(args))
 
 
-def _collect(name: str, out: Path) -> int:
-    from analysis.experiment import find_experiment
+def _train(args: argparse.Namespace) -> None:
+    from .train import train
 
-    experiment = find_experiment(name)
-    arguments = (experiment.profile()['params'].get('tuner') or {}).get('classArgs') or {}
-    trials = dict.fromkeys(event['trialJobId'] for event in experiment.trial_events())
-    records = [record for record in map(_record, (experiment.trial_file(t, 'trial.json') for t in trials)) if record]
-    if not records:
-        raise ValueError(f'experiment {experiment.id}: no training of the ground truth has ended in it')
-    recipes, rows = {}, {}
-    for record in records:
-        parameters, result = record['parameters'], record['result']
-        skeleton = load_skeleton(parameters['skeleton'])
-        recipe = {key: value for key, value in parameters.items() if key not in ('seed', *skeleton.choices())}
-        recipes[json.dumps(recipe, sort_keys=True)] = recipe
-        row = {key: parameters[key] for key in (*skeleton.choices(), 'seed')}
-        rows[tuple(row.values())] = row | {
-            'validation_accuracy': result['default'],
-            **{key: result[key] for key in ('test_accuracy', 'macs', 'params', 'seconds')},
-        }
-    if len(recipes) > 1:
-        raise ValueError(
-            f'experiment {experiment.id}: its trainings are of {len(recipes)} recipes; one table holds one'
-        )
-    (recipe,) = recipes.values()
-    recipe = {key: value for key, value in recipe.items() if key not in ('strategy', 'stage')}
-    rows = _in_table(out, recipe) | rows
-    write_table(out, recipe, list(rows.values()))
-    wanted = arguments.get('seeds', 1) * sum(1 for _ in load_skeleton(recipe['skeleton']).networks())
-    print(f'{out}: {len(rows)} of {wanted} trainings')
-    if len(rows) < wanted:
-        print(
-            f'those that are missing: nnictl resume {experiment.id}, then collect again; or, from the table of the '
-            f'package, nnictl create --config benchmarks/ground_truth/experiment.yaml',
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    print(f'{train(args.table, args.seeds, args.processes)} trainings; {args.table} has them all')
 
 
-def _in_table(file: Path, recipe: dict[str, Any]) -> dict[tuple, dict[str, Any]]:
-    """The rows of a table that is there already, by network and seed."""
-    if not file.exists():
-        return {}
-    known, frame = read_table(file)
-    if known != recipe:
-        raise ValueError(f'{file}: a table of another recipe is there: move it away, or name another file with --out')
-    keys = [*load_skeleton(recipe['skeleton']).choices(), 'seed']
-    rows = frame[[*keys, *RESULTS]].to_dict('records')
-    return {tuple(row[key] for key in keys): row for row in rows}
-
-
-def _record(text: str | None) -> dict[str, Any] | None:
-    """A trial's parameters and result; None where it has none, or was no training of the ground truth."""
-    try:
-        record = json.loads(text or '')
-        return record if record['parameters']['strategy'] == 'ground-truth' else None
-    except (ValueError, KeyError, TypeError):
-        return None
+def _describe(args: argparse.Namespace) -> None:
+    truth = GroundTruth(args.table)
+    print(description(truth, args.budgets or truth.budgets))
 
 
 def description(truth: GroundTruth, budgets) -> str:
@@ -141,12 +100,53 @@ def description(truth: GroundTruth, budgets) -> str:
         if len(truth.seeds) > 1:
             lines.append(_test_luck(truth, within))
         lines += _effects_within(truth, within)
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *goals(truth)])
 
 
 def _histogram(accuracies: np.ndarray) -> str:
     steps, counts = np.unique((accuracies / STEP).astype(int), return_counts=True)
     return ', '.join(f'from {step * STEP:.0%}: {count}' for step, count in zip(steps, counts))
+
+
+def goals(truth: GroundTruth) -> list[str]:
+    """What makes a table good enough to rank strategies on, and whether this one is."""
+    best = truth.best()
+    deviation, error = float(truth.accuracy[best].std(ddof=1)), truth.standard_error(best)
+    failed = (truth.test < truth.test.max(1, keepdims=True) - FAILED).sum(1)
+    with_row_1 = sum(n for n, sample in zip(failed, truth.networks) if 1 in truth.skeleton.lightnl_positions(sample))
+    taus = taus_of_halves(truth)
+    tau = float(np.mean(taus)) if taus else math.nan
+    effects = _effects_of(truth, truth.skeleton.choices(), range(len(truth.networks)))
+    known = [label for label, effect in effects.items() if effect.apart > KNOWN * effect.standard_error]
+    return [
+        f'goal: at least {LEAST_SEEDS} seeds: {len(truth.seeds)}; {_met(len(truth.seeds) >= LEAST_SEEDS)}',
+        f"goal: Kendall's tau between two halves of the seeds at least {LEAST_TAU}: {tau:.3f}, the mean of "
+        f'{", ".join(f"{each:.3f}" for each in taus)}; {_met(tau >= LEAST_TAU)}',
+        f'goal: no training fails, by being {FAILED:.0%} below another one of its network: {failed.sum()} of '
+        f'{truth.test.size}, {with_row_1} of them with LightNL on row 1; {_met(not failed.any())}',
+        f'goal: standard deviation of the best {BEST:.0%} of the networks above the standard error of their means: '
+        f'{deviation:.2%}, {error:.2%}; {_met(deviation > error)}',
+        f'goal: more than one choice is told from noise: {", ".join(known) or "none"}; {_met(len(known) > 1)}',
+    ]
+
+
+def taus_of_halves(truth: GroundTruth) -> list[float]:
+    """Kendall's tau of the mean accuracies from two disjoint halves of the seeds, for each way to halve them.
+
+    Of an odd number of seeds one half has one more.
+    """
+    seeds = range(len(truth.seeds))
+    halves = {
+        frozenset({half, tuple(seed for seed in seeds if seed not in half)})
+        for half in itertools.combinations(seeds, len(seeds) // 2)
+        if half
+    }
+    means = [[truth.test[:, half].mean(1) for half in pair] for pair in sorted(halves, key=sorted)]
+    return [float(kendalltau(*pair).statistic) for pair in means]
+
+
+def _met(is_met: bool) -> str:
+    return 'met' if is_met else 'missed'
 
 
 def _test_luck(truth: GroundTruth, within: np.ndarray) -> str:
@@ -215,7 +215,7 @@ def _effects_by_strength(
         if not effects[first].apart > KNOWN * effects[first].standard_error:
             break
         made[first] = effects[first].best
-        there = [index for index in there if shown(truth.skeleton, truth.networks[index]).get(first) == made[first]]
+        there = [index for index in there if truth.shown[index].get(first) == made[first]]
         labels.remove(first)
 
 
@@ -253,7 +253,7 @@ def _effect(truth: GroundTruth, label: str, networks: Iterable[int]) -> _Effect:
     """The effect of a choice over those of ``networks`` that show it."""
     of: dict[Any, list[int]] = {}
     for index in networks:
-        choices = shown(truth.skeleton, truth.networks[index])
+        choices = truth.shown[index]
         if label in choices:
             of.setdefault(choices[label], []).append(index)
     means = {candidate: float(truth.accuracy[indices].mean()) for candidate, indices in of.items()}
@@ -275,4 +275,4 @@ def written(skeleton: Skeleton, sample: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(run_command('python -m benchmarks.ground_truth', main))
+    sys.exit(main())

@@ -41,15 +41,14 @@ from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
-import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ground_truth.table import BUDGETS, FILE, GroundTruth  # noqa: E402
+from benchmarks.ground_truth.table import FILE, GroundTruth  # noqa: E402
 from benchmarks.quality.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of  # noqa: E402
-from benchmarks.whole_number import whole_number  # noqa: E402
+from benchmarks.whole_number import whole_macs, whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
@@ -57,7 +56,6 @@ from search_space.whole_file import check_writable  # noqa: E402
 from strategies.experiment.seeds import derived_seed  # noqa: E402
 
 KEY = ['variant', 'seed', 'settings']
-EXPERIMENT = ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml'
 
 
 @dataclass
@@ -320,38 +318,35 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     """All that the command line asks for.
 
     Raises:
-        ValueError: a change is of nothing that there is, or not valid; or a table was named, and is not one.
+        ValueError: a change is of nothing that there is, or not valid; or the table is none.
     """
-    table = None
-    given = yaml.safe_load(EXPERIMENT.read_text())['tuner']['classArgs']
-    train = {'skeleton': given['skeleton'], **given['recipe']}
-    if args.table != FILE or FILE.exists():
-        truth = GroundTruth(args.table)
-        table, train = str(args.table), truth.recipe
+    truth = GroundTruth(args.table)
+    table, train = str(args.table), truth.recipe
+    budgets = args.budgets or truth.budgets
     recipe, strategies = changed({**train, 'epochs': SEARCH_EPOCHS}, {'autonl': STRATEGIES['autonl']}, args.set)
     task = {key for key in {*recipe, *train} if key.startswith(('dataset', 'skeleton'))}
     if any(recipe.get(key) != train.get(key) for key in task):
         table = None  # it is of another task
         train = {**train, **{key: value for key, value in recipe.items() if key in task}}
-    _check(recipe, strategies['autonl'], args.variants)
+    _check(recipe, strategies['autonl'], args.variants, budgets)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     digest = table and digest_of(args.table)
     retrained = train if args.retrain else None
     return [
-        Job(variant, seed, recipe, strategies['autonl'], list(args.budgets), table, digest, retrained)
+        Job(variant, seed, recipe, strategies['autonl'], budgets, table, digest, retrained)
         for seed in seeds
         for variant in args.variants
     ]
 
 
-def _check(recipe: dict, arguments: dict, variants: list[str]) -> None:
+def _check(recipe: dict, arguments: dict, variants: list[str], budgets: list[float]) -> None:
     from benchmarks.quality.one_shot_search import trial_and_clip
     from strategies.experiment.strategy_class import make_strategy
 
     trial_and_clip({'seed': 0, 'class': 'strategies.AutoNL', **recipe})
     for name in variants:
         own = {**arguments, **VARIANTS[name].arguments}
-        own |= {} if VARIANTS[name].no_budget else {'target_macs': list(BUDGETS)}
+        own |= {} if VARIANTS[name].no_budget else {'target_macs': budgets}
         make_strategy(own.pop('class'), own)
 
 
@@ -360,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS), metavar='NAME')
     parser.add_argument('--seeds', type=whole_number, default=10, metavar='N', help='of each variant (default: 10)')
     parser.add_argument('--first-seed', type=int, default=0, metavar='N')
-    parser.add_argument('--budgets', type=float, nargs='+', default=list(BUDGETS), metavar='MACS')
+    parser.add_argument('--budgets', type=whole_macs, nargs='+', metavar='MACS', help="(default: the table's three)")
     parser.add_argument('--table', type=Path, default=FILE, metavar='FILE', help='the ground truth (default: ours)')
     parser.add_argument(
         '--set', nargs='*', default=[], metavar='NAME=VALUE', help="of the searches' recipe, or autonl.ARGUMENT=VALUE"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +48,20 @@ def keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
 
 def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
     """What comes of each job, as soon as it is known; in this process, where one is enough."""
+    alone = partial(_leaving_nothing, function)
     if processes == 1 or not jobs:
-        yield from map(function, jobs)
+        yield from map(alone, jobs)
         return
     with multiprocessing.get_context('spawn').Pool(processes) as pool:
-        yield from pool.imap_unordered(function, jobs)
+        yield from pool.imap_unordered(alone, jobs)
+
+
+def _leaving_nothing(function: Callable, job: Any) -> Any:
+    """What comes of a job; a trainer and its images refer to each other, and would stay for the next hundred jobs."""
+    try:
+        return function(job)
+    finally:
+        gc.collect()
 
 
 def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, total: int) -> pd.DataFrame:

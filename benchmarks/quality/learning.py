@@ -10,7 +10,6 @@ change one thing of them:
 
     default           the recipe as it is
     scale from 0      the skeleton's lightnl_scale is 0: a fresh block is the identity
-    scale from 1      it is 1, as of any other BN
     fewer images      the main job's: a quarter as many, each four times as often
     one-cycle         the learning rate peaks at 30% of the training, at 0.005
     before            all that the main job's recipe has changed, undone
@@ -70,8 +69,7 @@ ONE_CYCLE = {'schedule': 'one-cycle', 'learning_rate': 0.005, 'learning_rate_war
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     'default': {MAIN_JOB: {}, GROUND_TRUTH: {}},
-    'scale from 0': {MAIN_JOB: {'lightnl_scale': 0}},
-    'scale from 1': {GROUND_TRUTH: {'lightnl_scale': 1}},
+    'scale from 0': {MAIN_JOB: {'lightnl_scale': 0}, GROUND_TRUTH: {'lightnl_scale': 0}},
     'fewer images': {MAIN_JOB: FEWER_IMAGES},
     'one-cycle': {MAIN_JOB: ONE_CYCLE},
     'before': {MAIN_JOB: {**FEWER_IMAGES, **ONE_CYCLE, 'lightnl_scale': 0}},
@@ -80,9 +78,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 RECIPES = {
     MAIN_JOB: (ROOT / 'experiment.yaml', 'retrain'),
-    GROUND_TRUTH: (ROOT / 'benchmarks' / 'ground_truth' / 'experiment.yaml', 'recipe'),
+    GROUND_TRUTH: (ROOT / 'benchmarks' / 'ground_truth' / 'recipe.yaml', 'recipe'),
 }
-"""Name to the experiment's file, and the key of the recipe in it."""
+"""Name to the file, and the key of the recipe in it, of an experiment's tuner or of the ground truth."""
 
 EVERY_ROW = 'every row'
 KEY = ['recipe', 'variant', 'settings', 'network', 'seed']
@@ -91,7 +89,8 @@ KEY = ['recipe', 'variant', 'settings', 'network', 'seed']
 def recipe_of(name: str) -> dict[str, Any]:
     """The flat recipe, with the name of its skeleton and, as a key of its own, that skeleton's ``lightnl_scale``."""
     file, key = RECIPES[name]
-    given = yaml.safe_load(file.read_text('utf-8'))['tuner']['classArgs']
+    given = yaml.safe_load(file.read_text('utf-8'))
+    given = given.get('tuner', {}).get('classArgs', given)
     return {
         'skeleton': given['skeleton'],
         'lightnl_scale': load_skeleton(given['skeleton']).lightnl_scale,
@@ -106,12 +105,10 @@ def networks(skeleton: Skeleton) -> dict[str, Sample]:
     first = {label: ABSENT if ABSENT in values else values[0] for label, values in choices.items()}
     everywhere = {label: PRESENT if PRESENT in values else values[0] for label, values in choices.items()}
     row = row_name(0)
-    found = {
-        f'1:{ratio:g}/{stride}': first
-        | {f'{row}/lightnl': PRESENT, f'{row}/lightnl_ratio': ratio, f'{row}/lightnl_stride': stride}
-        for ratio in skeleton.rows[0].candidates('lightnl_ratio')
-        for stride in skeleton.rows[0].candidates('lightnl_stride')
-    }
+    found = {}
+    for ratio, stride in itertools.product(*map(skeleton.rows[0].candidates, ('lightnl_ratio', 'lightnl_stride'))):
+        made = {f'{row}/lightnl': PRESENT, f'{row}/lightnl_ratio': ratio, f'{row}/lightnl_stride': stride}
+        found[f'1:{ratio:g}/{stride}'] = {label: made.get(label, candidate) for label, candidate in first.items()}
     return found | {EVERY_ROW: everywhere}
 
 

@@ -6,6 +6,7 @@ from benchmarks.ground_truth.table import write_table
 from search_space import load_skeleton, macs, params
 
 SKELETON = load_skeleton('cued-160')
+BUDGETS = (948_000, 1_047_000, 1_161_000)
 NETWORKS = list(SKELETON.networks())
 RECIPE = {
     'skeleton': 'cued-160',

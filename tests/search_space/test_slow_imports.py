@@ -16,8 +16,17 @@ def test_garbage_is_collected_again_after_imports_also_after_one_that_failed():
     assert gc.isenabled()
 
 
-def test_what_was_imported_is_not_looked_through_again():
+def test_what_was_imported_is_not_looked_through_again(monkeypatch, tmp_path):
+    (tmp_path / 'a_thousand_lists.py').write_text('made = [[] for _ in range(1000)]\n')
+    monkeypatch.syspath_prepend(tmp_path)
     before = gc.get_freeze_count()
     with slow_imports():
-        made = [[] for _ in range(1000)]
-    assert gc.get_freeze_count() >= before + len(made)
+        import a_thousand_lists
+    assert gc.get_freeze_count() >= before + len(a_thousand_lists.made)
+
+
+def test_where_nothing_was_imported_what_is_there_may_still_be_garbage():
+    before = gc.get_freeze_count()
+    with slow_imports():
+        import gc as known  # noqa: F401
+    assert gc.get_freeze_count() == before

@@ -9,9 +9,10 @@ import made_up_table
 import pandas as pd
 import pytest
 import torch
+from made_up_table import BUDGETS
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmarks.ground_truth.table import BUDGETS, GroundTruth, shown
+from benchmarks.ground_truth.table import GroundTruth, shown
 from benchmarks.quality import ablations, search_quality
 from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton
 from strategies import AutoNL
@@ -38,7 +39,7 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
     assert search_quality.main(command) == 0
     said = capsys.readouterr().out
     rows = pd.read_csv(tmp_path / 'quality.csv')
-    assert len(rows) == 2 * len(search_quality.STRATEGIES)
+    assert len(rows) == 2 * len(search_quality.NAMES)
     assert (rows.macs <= rows.max_macs).all()
     for row in rows.itertuples():
         picked = [
@@ -48,17 +49,17 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
         ]
         assert any(truth.top(i, row.max_macs) == row.top and truth.macs[i] == row.macs for i in picked)
     one_shot = rows[~rows.strategy.isin(search_quality.MULTI_TRIAL)]
-    assert set(one_shot.strategy) == {'autonl', 'darts', 'gumbel-darts', 'random-one-shot'}
     assert (one_shot.cpu_seconds > 0).all()
     # 3 passes over 80 of 100 images and a training of 2 epochs; an epoch of DARTS has two passes, so it gets 2 epochs.
     assert one_shot.groupby('strategy').epochs.first().round(6).to_dict() == {
         'autonl': 4.4,
+        'evolution-in-autonl': 4.4,
         'darts': 5.2,
         'gumbel-darts': 5.2,
         'random-one-shot': 4.4,
     }
     assert len(re.findall(r'^ *1,\d{3},000  \S+ +1 ', said, re.M)) == len(rows)
-    assert len(re.findall(r'; (?:met|missed)$', said, re.M)) == 2 * 6
+    assert len(re.findall(r'; (?:met|missed)$', said, re.M)) == 2 * 9
     assert '<svg' in (tmp_path / 'quality.svg').read_text()
 
     before = (tmp_path / 'quality.csv').read_bytes()
@@ -118,7 +119,7 @@ def test_the_most_probable_network_is_that_of_the_largest_product_within_the_bud
 @pytest.mark.parametrize(
     ('arguments', 'what'),
     [
-        (['--table', 'nowhere.csv'], 'nnictl create --config benchmarks/ground_truth/experiment.yaml'),
+        (['--table', 'nowhere.csv'], 'python -m benchmarks.ground_truth train'),
         (['--set', 'autonl.margni=1'], "did you mean 'margin'"),
         (['--set', 'autonk.margin=1'], "did you mean 'autonl'"),
         (['--set', 'epochs'], 'NAME=VALUE'),
@@ -146,10 +147,10 @@ def test_rows_of_other_strategies_depend_on_the_passes_that_autonl_makes_and_not
 @pytest.mark.slow
 def test_every_variant_has_a_row_per_budget_and_hard_gates_lose_nothing_by_export(table, tmp_path, capsys):
     file = tmp_path / 'ablations.csv'
-    assert ablations.main(['--table', str(table), '--csv', str(file), *TINY]) == 0
+    assert ablations.main(['--table', str(table), '--csv', str(file), '--budgets', '1.05e6', *TINY]) == 0
     said = capsys.readouterr().out
     rows = pd.read_csv(file)
-    assert rows.groupby('variant').size().to_dict() == dict.fromkeys(ablations.VARIANTS, 3)
+    assert rows.groupby('variant').size().to_dict() == dict.fromkeys(ablations.VARIANTS, 1)
     assert len(re.findall(r'^ *[\d,]+,000  ', said, re.M)) == len(rows)
     hard = rows[rows.variant != 'soft gates']
     assert (hard.left_behind.abs() < 1e-6).all()  # the supernet is the network that its gates choose

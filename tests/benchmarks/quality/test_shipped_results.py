@@ -11,6 +11,14 @@ from benchmarks.quality import ablations, learning, search_quality, search_seeds
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 PAGES = ROOT / 'docs' / 'results'
+EARLIER = [
+    '--table',
+    str(ROOT / 'benchmarks' / 'ground_truth' / 'cued-160.csv'),
+    '--budgets',
+    '950000',
+    '1050000',
+    '1165000',
+]
 BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['autonl.drawn_share=0'])
 """AutoNL's search as it was."""
 
@@ -21,15 +29,18 @@ ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
 @pytest.mark.parametrize(
     ('benchmark', 'file', 'arguments', 'count'),
     [
-        (search_quality, 'search_quality.csv', [], 3 * len(search_quality.STRATEGIES)),
-        *((search_quality, 'search_quality.csv', ['--strategies', 'autonl', '--set', *set_], 3) for set_ in BEFORE),
+        (search_quality, 'search_quality.csv', [*EARLIER, '--strategies', *search_quality.STRATEGIES], 21),
+        *(
+            (search_quality, 'search_quality.csv', [*EARLIER, '--strategies', 'autonl', '--set', *set_], 3)
+            for set_ in BEFORE
+        ),
         (
             ablations,
             'ablations.csv',
-            ['--first-seed', '100', '--seeds', '3', '--variants', *ABLATED],
+            [*EARLIER, '--first-seed', '100', '--seeds', '3', '--variants', *ABLATED],
             3 * len(ABLATED),
         ),
-        (ablations, 'insertion_drawn.csv', ['--first-seed', '100', '--seeds', '6', '--variants', *DRAWN], 6),
+        (ablations, 'insertion_drawn.csv', [*EARLIER, '--first-seed', '100', '--seeds', '6', '--variants', *DRAWN], 6),
     ],
 )
 def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, arguments, count, monkeypatch, capsys):
