@@ -5,7 +5,7 @@ network within the MACs budget, minus its own) and a rank. The true accuracy is 
 strategies never see it. All may spend the same compute: a search of AutoNL's and the training of what it found.
 
 - ``autonl`` searches for real, once for all budgets (a front); its pick for a budget is the front's.
-- ``evolution-in-autonl``: NNI's evolution picks from AutoNL's supernet, in place of AutoNL's own selection.
+- ``autonl-evolved``: NNI's evolution picks from AutoNL's supernet, in place of AutoNL's own selection.
 - ``darts`` and ``gumbel-darts``, NNI's, search for real on the same space, with the same recipe and in as many passes
   over the data. They know no budget: the pick is the most probable of the networks within it.
 - ``random-one-shot``, NNI's, trains its supernet in as many passes; NNI's evolution then picks under each budget what
@@ -66,7 +66,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     'evolution': {'class': 'nni.nas.strategy.RegularizedEvolution', **EVOLUTION},
     'tpe': {'class': 'nni.nas.strategy.TPE', 'optimize_mode': 'maximize'},
 }
-EVOLVED = 'evolution-in-autonl'
+EVOLVED = 'autonl-evolved'
 """The strategy that shares AutoNL's search."""
 NAMES = ['autonl', EVOLVED, *[name for name in STRATEGIES if name != 'autonl']]
 KEY = ['strategy', 'seed', 'settings']

@@ -53,7 +53,7 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
     # 3 passes over 80 of 100 images and a training of 2 epochs; an epoch of DARTS has two passes, so it gets 2 epochs.
     assert one_shot.groupby('strategy').epochs.first().round(6).to_dict() == {
         'autonl': 4.4,
-        'evolution-in-autonl': 4.4,
+        'autonl-evolved': 4.4,
         'darts': 5.2,
         'gumbel-darts': 5.2,
         'random-one-shot': 4.4,

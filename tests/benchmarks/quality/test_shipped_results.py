@@ -22,6 +22,7 @@ EARLIER = [
 BEFORE = (['epochs=5', 'autonl.warmup_epochs=2', 'autonl.drawn_share=0'], ['autonl.drawn_share=0'])
 """AutoNL's search as it was."""
 
+ON_TABLE = ('autonl', search_quality.EVOLVED, *search_quality.MULTI_TRIAL)
 DRAWN = ('default', 'insertion drawn')
 ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
 
@@ -29,6 +30,12 @@ ABLATED = list(pd.read_csv(RESULTS / 'ablations.csv').variant.unique())
 @pytest.mark.parametrize(
     ('benchmark', 'file', 'arguments', 'count'),
     [
+        (
+            search_quality,
+            'search_quality.csv',
+            ['--strategies', 'autonl', search_quality.EVOLVED, *search_quality.MULTI_TRIAL],
+            15,
+        ),
         (search_quality, 'search_quality.csv', [*EARLIER, '--strategies', *search_quality.STRATEGIES], 21),
         *(
             (search_quality, 'search_quality.csv', [*EARLIER, '--strategies', 'autonl', '--set', *set_], 3)
