@@ -4,7 +4,7 @@
 #   bash run.sh FILE.yaml           another experiment
 #   bash run.sh resume ID           go on with an experiment that was stopped
 #   bash run.sh tests [ARG...]      ruff and the tests; arguments go to pytest
-#   bash run.sh tests --quick ...   those that take seconds, and start no experiment
+#   bash run.sh tests --quick ...   those of less than two seconds, without experiments
 #   bash run.sh --cpu ...           install PyTorch without CUDA first (docs/machines.md)
 # PYTHON names the interpreter (3.11 to 3.14), PORT the port of the web UI (8080, or the next free one).
 set -euo pipefail

@@ -95,6 +95,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize('command', [c for c in commands() if long_command(c) is None and c not in INSTALLED])
+@pytest.mark.slow
 def test_a_command_of_the_pages_runs(command, folder):
     # What is an experiment's id there is here the results that ship with the package.
     command = re.sub(r'\bID\d?\b( ID\d?\b)*', str(ROOT / 'analysis' / 'results' / 'main-job'), command)

@@ -18,6 +18,7 @@ def test_help_imports_nothing_slow(package):
     assert done.stdout.startswith(f'usage: python -m {package}')
 
 
+@pytest.mark.slow
 def test_a_trial_imports_scikit_learn_only_where_its_data_is_divided():
     code = "import sys, trials.run; sys.exit('sklearn.model_selection' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -144,6 +144,7 @@ def test_odd_keys_of_nnis_own_do_not_end_it(params, tmp_path, capsys):
     assert main(['export', str(records.folder), '--out', str(tmp_path / 'out')]) == 0
 
 
+@pytest.mark.slow
 def test_a_report_of_what_is_odd_is_written(tmp_path):
     odd = {'trialConcurrency': 'x', 'trainingService': None, 'experimentName': {'a': [1]}}
     records = experiment(tmp_path / 'e', arguments={**ARGUMENTS, **ODD['a recipe that is none']}, **odd)

@@ -24,6 +24,7 @@ def page(report):
     return Page.of(report / 'report.html')
 
 
+@pytest.mark.slow
 def test_the_page_is_whole(page):
     assert page.mistakes == []
     assert {'title', 'main', 'header', 'h1', 'h2', 'table', 'figure'} <= page.tags
@@ -89,6 +90,7 @@ def ugly(tmp_path):
     return Page.of(tmp_path / 'out' / 'report.html')
 
 
+@pytest.mark.slow
 def test_what_trials_say_is_shown_and_never_obeyed(ugly):
     assert ugly.mistakes == []
     assert 'script' not in ugly.tags
@@ -96,12 +98,14 @@ def test_what_trials_say_is_shown_and_never_obeyed(ugly):
     assert UGLY in ugly.text
 
 
+@pytest.mark.slow
 def test_failures_and_what_could_not_be_read_are_named(ugly):
     assert f'no such file {UGLY}' in ugly.text
     assert 'a report of trial b' in ugly.text
     assert 'it is not a JSON object' in ugly.text
 
 
+@pytest.mark.slow
 def test_experiments_that_differ_in_more_than_their_seed_are_not_averaged_in_silence(tmp_path):
     for name, concurrency in (('one', 1), ('two', 2)):
         records = Records(tmp_path / name, trialConcurrency=concurrency)
@@ -120,12 +124,14 @@ def test_an_experiment_without_any_result_has_a_report_too(tmp_path):
     assert 'No network was trained to its end yet.' in page.text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_page(report, tmp_path):
     assert main(['report', str(shipped()), '--out', str(tmp_path)]) == 0
     assert (tmp_path / 'report.html').read_bytes() == (report / 'report.html').read_bytes()
 
 
 @pytest.mark.parametrize('plot', PLOTS)
+@pytest.mark.slow
 def test_a_plot_is_drawn_as_a_file(plot, tmp_path):
     picture = tmp_path / 'picture.svg'
     assert main(['plot', plot, str(shipped()), '--out', str(picture)]) == 0

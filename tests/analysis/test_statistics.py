@@ -87,6 +87,7 @@ def test_rank_correlation_is_kendalls_with_an_interval_within_its_range(pairs):
         assert -1 <= tau.low <= tau.high <= 1
 
 
+@pytest.mark.slow
 def test_rank_correlation_sees_order_alone():
     x = [0.1, 0.4, 0.5, 0.9, 0.95]
     assert rank_correlation(x, [value**3 for value in x])[:3] == pytest.approx((1, 1, 1))

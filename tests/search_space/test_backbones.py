@@ -151,6 +151,7 @@ def executed_macs(network, size):
 
 
 @pytest.mark.parametrize('backbone', ['resnet18', 'mobilenet_v3_large', 'efficientnet_b0'])
+@pytest.mark.slow
 def test_the_cost_is_what_the_network_executes(backbone):
     space = BackboneSpace(backbone, input_size=75)
     for seed in range(3):

@@ -102,6 +102,7 @@ def finished(name, skeleton_name):
 
 @pytest.mark.parametrize('skeleton', SIZES)
 @pytest.mark.parametrize('name', [*MULTI_TRIAL, *ONE_SHOT])
+@pytest.mark.slow
 def test_a_strategy_returns_a_network_of_the_space(name, skeleton):
     strategy, skeleton = finished(name, skeleton)
     model = next(strategy.list_models(limit=1))

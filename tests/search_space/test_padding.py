@@ -84,6 +84,7 @@ def set_shifts(network: nn.Module) -> None:
             nn.init.uniform_(module.bias, -0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_the_supernet_under_gates_is_the_network_that_it_exports():
     torch.manual_seed(0)
     skeleton = small('mobile')

@@ -87,6 +87,7 @@ def test_a_fresh_network_trains_in_every_weight_that_is_not_behind_a_scale_of_ze
     assert without == (set() if skeleton.lightnl_scale else behind)
 
 
+@pytest.mark.slow
 def test_samples_with_one_canonical_form_are_one_network(skeleton):
     for seed in range(20):
         sample = random_sample(skeleton, seed)
@@ -142,6 +143,7 @@ def restrictions(draw):
 
 @settings(max_examples=50, deadline=None)
 @given(restrictions())
+@pytest.mark.slow
 def test_a_network_of_a_part_of_the_space_is_one_of_the_whole_of_the_same_cost(case):
     skeleton, candidates, restricted, sample = case
     whole = skeleton.sample_of(restricted.fix(sample))

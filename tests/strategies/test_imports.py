@@ -10,6 +10,7 @@ import strategies
 
 
 @pytest.mark.parametrize('first', ['from strategies import AutoNL', 'from search_space import build'])
+@pytest.mark.slow
 def test_one_shot_strategies_of_nni_are_there_after_ours(first):
     program = f'{first}; from nni.nas.strategy import DARTS; print(DARTS.__name__)'
     ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)

@@ -286,6 +286,7 @@ FUZZED = {
     runs=st.lists(st.integers(0, 12), max_size=3),
     unit=st.sampled_from(['epochs', 'trials']),
 )
+@pytest.mark.slow
 def test_no_order_of_results_failures_and_resumes_deadlocks_or_exceeds_a_budget(seed, concurrency, failing, runs, unit):
     dice, finished = random.Random(seed), []
     budget = {'epochs': 8.0, 'trials': 4}[unit]
@@ -304,6 +305,7 @@ def test_no_order_of_results_failures_and_resumes_deadlocks_or_exceeds_a_budget(
 
 @settings(max_examples=15, deadline=None, phases=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), concurrency=st.integers(1, 4), stop_after=st.integers(1, 11))
+@pytest.mark.slow
 def test_what_is_asked_for_depends_on_no_order_and_no_resume(seed, concurrency, stop_after):
     strategies = {'random': RANDOM, 'evolution': {**EVOLUTION, 'population_size': 3, 'mutation_prob': 0.5}}
     whole = Experiment(strategies, 12.0, concurrency).run(order=random.Random(0))

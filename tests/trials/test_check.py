@@ -409,6 +409,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(('old', 'new', 'message'), BAD.values(), ids=BAD.keys())
+@pytest.mark.slow
 def test_a_mistake_is_one_clear_line(old, new, message, check):
     text = changed(old, new)
     if '# no limit' in new:

@@ -131,6 +131,7 @@ def exported(request, left):
 
 
 @pytest.mark.parametrize('batch', [1, 2, 5])
+@pytest.mark.slow
 def test_an_exported_network_gives_the_logits_of_the_trained_one_at_any_batch(exported, left, batch):
     run, _ = exported
     _, skeleton, _, network, *_ = left

@@ -286,6 +286,7 @@ def retrained(tmp_path_factory):
 @pytest.mark.parametrize(
     'recipe', [SEARCH, {**RETRAIN, 'teacher': True, 'ema_decay': 0.9}], ids=['search', 'retraining with a teacher']
 )
+@pytest.mark.slow
 def test_a_training_that_was_given_networks_goes_on_as_if_it_had_not_been_ended(retrained, recipe, tmp_path):
     recipe = {**recipe, 'initial': str(retrained)}
     trial = {n: str(retrained) if n == 'teacher' else v for n, v in recipe.items()}

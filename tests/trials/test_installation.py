@@ -76,6 +76,7 @@ def here(monkeypatch, tmp_path):
     return installation
 
 
+@pytest.mark.slow
 def test_an_environment_that_lacks_pip_is_made_anew(here):
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', here.VENV], check=True)
     here._make_environment()

@@ -79,6 +79,7 @@ def test_a_copy_that_was_ended_half_way_is_gone_on_with_and_what_is_damaged_is_m
     assert (out / 'val' / 'n02' / '0.JPEG').stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_whole_files_only(images, tmp_path):
     for number in range(300):
         photograph(images / 'train' / 'n01' / f'more{number}.JPEG', (640, 480), number)

@@ -121,6 +121,7 @@ class Ended(Exception):
     ],
     ids=['search', 'retraining', 'moving average', 'mixup', 'GumbelDARTS'],
 )
+@pytest.mark.slow
 def test_a_training_goes_on_as_if_it_had_not_been_ended(tmp_path, parameters):
     trial = TrialParameters.from_flat({name: value for name, value in parameters.items() if value is not None})
     reports, path = [], tmp_path / 'trial.ckpt'
@@ -198,6 +199,7 @@ def left_by_an_ended_trial(path: Path, parameters=RETRAIN) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_damaged_anywhere_is_set_aside(tmp_path, caplog):
     """Empty, cut off, something else, or of a flipped bit at whatever place."""
     path = tmp_path / 'trial.ckpt'
@@ -247,6 +249,7 @@ def test_what_is_no_checkpoint_of_a_training_is_set_aside(tmp_path, content, cap
 
 
 @pytest.mark.parametrize('parameters', [SEARCH, RETRAIN], ids=['search', 'retraining'])
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_set_aside_and_the_trial_starts_anew(parameters, tmp_path, caplog):
     path, file = tmp_path / 'trial.ckpt', tmp_path / 'mine.yaml'
     file.write_text(SKELETON.read_text().replace('head_channels: 128', 'head_channels: 64'))
@@ -298,6 +301,7 @@ def test_a_later_epoch_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_pa
     assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_more_than_the_files(tmp_path):
     """A limit of the size of a file: the history is written, a checkpoint and the network are not."""
     file = write_parameters(tmp_path / 'parameters.json')

@@ -27,6 +27,7 @@ def _small_data(monkeypatch):
     monkeypatch.setattr(datasets, 'load', lambda *_, **__: dataclasses.replace(whole, **small))
 
 
+@pytest.mark.slow
 def test_a_retraining_reports_every_epoch_and_its_cost():
     reports = []
     result, network = run_trial(TRIAL, reports.append)
@@ -39,6 +40,7 @@ def test_a_retraining_reports_every_epoch_and_its_cost():
 
 
 @pytest.mark.parametrize(('strategy', 'stage'), [('', 'retrain'), ('strategies.AutoNL', 'search'), (DARTS, 'search')])
+@pytest.mark.slow
 def test_lightnls_scale_starts_where_the_skeleton_says(strategy, stage, tmp_path):
     file = tmp_path / 'mine.yaml'
     file.write_text(find_yaml('cued', 'skeletons')[0].replace('lightnl_scale: 1 ', 'lightnl_scale: 0.5 '))
@@ -54,6 +56,7 @@ def test_lightnls_scale_starts_where_the_skeleton_says(strategy, stage, tmp_path
 
 
 @pytest.mark.parametrize('name', ['RandomOneShot', 'GumbelDARTS'])
+@pytest.mark.slow
 def test_a_search_of_nnis_is_the_same_again_from_the_same_seed_and_another_one_from_another(name):
     path = f'nni.nas.strategy.{name}'
     trial = dataclasses.replace(TRIAL, stage='search', network={}, search_class=path, epochs=1)
@@ -64,6 +67,7 @@ def test_a_search_of_nnis_is_the_same_again_from_the_same_seed_and_another_one_f
     assert first.keys() != other.keys() or any(not torch.equal(w, other[label]) for label, w in first.items())
 
 
+@pytest.mark.slow
 def test_only_a_test_looks_at_test_data(monkeypatch):
     parts = datasets.load('cued-digits')
     monkeypatch.setattr(datasets, 'load', lambda *_, **__: dataclasses.replace(parts, test=None))
@@ -72,6 +76,7 @@ def test_only_a_test_looks_at_test_data(monkeypatch):
         run_trial(dataclasses.replace(TRIAL, stage='test'), lambda metrics: None)
 
 
+@pytest.mark.slow
 def test_a_test_trains_as_a_retraining_does():
     result, _ = run_trial(TRIAL, lambda metrics: None)
     tested, _ = run_trial(dataclasses.replace(TRIAL, stage='test'), lambda metrics: None)
@@ -79,6 +84,7 @@ def test_a_test_trains_as_a_retraining_does():
     assert 0 <= tested['test_accuracy'] <= 1
 
 
+@pytest.mark.slow
 def test_recalibration_keeps_the_weights_and_measures_with_statistics_of_training_batches():
     trial = dataclasses.replace(TRIAL, stage='test', ema_decay=0.5)
     result, network = run_trial(trial, lambda metrics: None)
@@ -96,6 +102,7 @@ def test_recalibration_keeps_the_weights_and_measures_with_statistics_of_trainin
     assert measured != result
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights():
     _, network = run_trial(TRIAL, lambda metrics: None)
     _, other = run_trial(dataclasses.replace(TRIAL, seed=1), lambda metrics: None)
@@ -116,6 +123,7 @@ def search_trial(path: str, **arguments) -> TrialParameters:
         ('nni.nas.strategy.GumbelDARTS', {}, 4 * 0.75),
     ],
 )
+@pytest.mark.slow
 def test_a_search_reports_its_network_and_what_it_trained(path, arguments, epochs):
     result, network = run_trial(search_trial(path, **arguments), lambda metrics: None)
     sample = {label: result[label] for label in SKELETON.choices()}
@@ -126,6 +134,7 @@ def test_a_search_reports_its_network_and_what_it_trained(path, arguments, epoch
     build(SKELETON, sample).load_state_dict(network.state_dict())
 
 
+@pytest.mark.slow
 def test_a_search_of_autonl_reports_its_gates_every_epoch():
     reports = []
     run_trial(search_trial('strategies.AutoNL', warmup_epochs=1), reports.append)

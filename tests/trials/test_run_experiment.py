@@ -110,6 +110,7 @@ print('Traceback (most recent call last):', *range(70), sep='\\n')
 sys.exit(1)"""
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_is_tried_three_times_and_the_last_line_says_why_and_nothing_is_left(run, tmp_path):
     folder = environment_at(tmp_path / 'machine')
     nnictl_that(folder, LIKE_NNI_AND_FAILS)
@@ -148,6 +149,7 @@ def test_interrupted_while_its_programs_start_it_ends_without_a_traceback(delay,
     assert not processes_of(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_interrupted_while_nnictl_starts_it_leaves_nothing_however_often_it_is_pressed(tmp_path):
     folder = environment_at(tmp_path / 'machine')
     nnictl_that(folder, "subprocess.Popen(['sleep', '600'], start_new_session=True)\ntime.sleep(600)")

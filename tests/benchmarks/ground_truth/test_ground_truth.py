@@ -167,6 +167,7 @@ def effects(said: str) -> dict[str, tuple[float, float]]:
     return {label: (float(apart), float(error)) for label, apart, error in found}
 
 
+@pytest.mark.slow
 def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, capsys):
     made_up_table.write(tmp_path / 'networks.csv', noise=0.01)
     assert main(['describe', '--table', str(tmp_path / 'networks.csv')]) == 0
@@ -206,6 +207,7 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
     assert any(float(below) > 0 for below in re.findall(r'(\S+)% below the best', said))
 
 
+@pytest.mark.slow
 def test_where_seeds_agree_one_training_tells_the_best(tmp_path, capsys):
     made_up_table.write(tmp_path / 'networks.csv')
     assert main(['describe', '--table', str(tmp_path / 'networks.csv')]) == 0

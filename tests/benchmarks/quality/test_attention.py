@@ -123,6 +123,7 @@ def test_what_cannot_be_measured_is_said_in_one_line_before_anything_starts(argu
     assert not (tmp_path / 'a.csv').exists()
 
 
+@pytest.mark.slow
 def test_a_csv_of_something_else_is_refused(tmp_path, capsys):
     (tmp_path / 'a.csv').write_text('seed,accuracy\n0,1\n')
     assert attention.main(['--csv', str(tmp_path / 'a.csv'), '--tasks', 'cued-digits']) == 2

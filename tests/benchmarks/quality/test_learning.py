@@ -44,6 +44,7 @@ def test_a_training_is_one_of_the_skeleton_that_its_variant_has(variant, scale):
         assert trial.epochs == recipe_of(MAIN_JOB)['epochs']
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv(tmp_path, capsys):
     table = tmp_path / 'learning.csv'
 

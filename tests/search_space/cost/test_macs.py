@@ -20,6 +20,7 @@ def random_sample(skeleton, rng):
 
 
 @pytest.mark.parametrize('name', shipped_skeletons())
+@pytest.mark.slow
 def test_costs_equal_what_is_executed(name):
     """A sample checks a variant of each of its rows, so that a few have every choice at every size."""
     skeleton, rng = load_skeleton(name), random.Random(name)

@@ -94,6 +94,7 @@ def test_nnis_sample_penalty_takes_the_profiler(space):
 
 
 @pytest.mark.parametrize('strategy', [DARTS, GumbelDARTS])
+@pytest.mark.slow
 def test_the_penalty_drives_a_differentiable_search_to_the_cheapest_network(space, strategy):
     cost = macs(space.skeleton)
     penalty = CostPenalty(CostProfiler(space), baseline=cost.range()[0], scale=1000.0)

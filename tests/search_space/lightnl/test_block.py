@@ -240,6 +240,7 @@ def test_a_block_on_a_gpu_gives_the_same_values_and_gradients_as_on_a_cpu(block,
         torch.testing.assert_close(on_gpu, on_cpu)
 
 
+@pytest.mark.slow
 def test_an_onnx_export_gives_the_same_values_at_any_batch_size(block, tmp_path):
     pytest.importorskip('onnx')
     pytest.importorskip('onnxscript')

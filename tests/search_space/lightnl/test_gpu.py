@@ -88,6 +88,7 @@ def error(value: torch.Tensor, exact: torch.Tensor) -> float:
 
 @pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+@pytest.mark.slow
 def test_values_gradients_and_statistics_are_those_of_the_formula_in_double_precision(case, training, kernels):
     shape, ratio, stride, dtype, memory_format = case
     torch.manual_seed(0)
@@ -122,6 +123,7 @@ shapes = st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 9), st.
     st.sampled_from([CONTIGUOUS, CHANNELS_LAST]),
     st.integers(0, 2**31),
 )
+@pytest.mark.slow
 def test_context_and_convolution_and_their_gradients_are_those_of_the_formula(shape, ratio, stride, format, seed):
     torch.manual_seed(seed)
     k = compact_channels(shape[1], ratio)
@@ -148,6 +150,7 @@ def test_context_and_convolution_and_their_gradients_are_those_of_the_formula(sh
         assert error(value, exact) < 1e-4 or float(exact.norm()) < 1e-6
 
 
+@pytest.mark.slow
 def test_half_precision_does_not_overflow_on_a_large_map(kernels, monkeypatch):
     monkeypatch.setattr(gpu, 'TILE', 4096)  # fewer programs for the interpreter
     block = awake(2, 0.5, 1, training=True)
@@ -208,6 +211,7 @@ def test_an_operator_is_what_its_fake_and_its_schema_say(operator, memory_format
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
+@pytest.mark.slow
 def test_a_compiled_block_has_the_same_values_and_gradients_and_no_break_in_its_graph(training, kernels):
     block, x = awake(4, 0.5, 1, training), random((2, 4, 3, 3))
     results = []

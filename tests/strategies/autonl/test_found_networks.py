@@ -56,6 +56,7 @@ def resnet() -> BackboneSpace:
 
 @pytest.mark.parametrize('budgets', [None, [1.62e6, 1.7e6, 1.66e6]])
 @pytest.mark.parametrize('make_space', [lambda: LightNLSpace(load_skeleton('cued')), resnet], ids=['cued', 'resnet18'])
+@pytest.mark.slow
 def test_every_network_found_has_the_statistics_of_its_own_on_training_data(make_space, budgets):
     space = make_space()
     low, high = space.cost().range()
@@ -75,6 +76,7 @@ def test_every_network_found_has_the_statistics_of_its_own_on_training_data(make
 
 
 @pytest.mark.parametrize('make_space', [lambda: LightNLSpace(load_skeleton('cued')), resnet], ids=['cued', 'resnet18'])
+@pytest.mark.slow
 def test_the_supernet_is_the_network_of_the_largest_budget_with_the_same_statistics(make_space):
     space = make_space()
     low, high = space.cost().range()
@@ -87,6 +89,7 @@ def test_the_supernet_is_the_network_of_the_largest_budget_with_the_same_statist
         torch.testing.assert_close(strategy.supernet.eval()(x), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_nni_exports_is_that_network(tmp_path):
     pl.seed_everything(0, verbose=False)
     recipe = {'epochs': 2, 'batch_size': 8, 'learning_rate': 0.01, 'weight_decay': 0.01, 'label_smoothing': 0.0}
@@ -104,6 +107,7 @@ def test_what_nni_exports_is_that_network(tmp_path):
 
 
 @pytest.mark.parametrize('precision', ['32', 'bf16-mixed', '16-mixed'])
+@pytest.mark.slow
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for_in_every_precision(precision):
     seen = {'weights': [], 'thresholds': []}
 
@@ -139,6 +143,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for_in_every_precision(
     )  # those of a scaled loss would be thousands of times as large
 
 
+@pytest.mark.slow
 def test_a_setting_means_the_same_at_four_and_sixteen_times_the_steps():
     # From a scale of 1 the search of 16 threshold steps takes λ to its bound, where it cannot be compared.
     skeleton = dataclasses.replace(load_skeleton('cued'), lightnl_scale=0.0)
@@ -177,6 +182,7 @@ def test_a_training_loader_without_a_length_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_the_running_norms_that_decide_are_not_those_of_drawn_networks():
     seen = []
 

@@ -78,6 +78,7 @@ def searched(tmp_path_factory) -> Searched:
     return Searched(tmp_path_factory.mktemp('searched'))
 
 
+@pytest.mark.slow
 def test_every_epoch_says_every_gate_both_losses_and_the_expected_macs(searched):
     gates = read(searched.folder / 'trajectories.csv')
     thresholds = searched.strategy.oneshot_module.thresholds()
@@ -130,6 +131,7 @@ def run_search(recipe: Lightning) -> AutoNL:
     return strategy
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_said_once_and_ends_nothing(tmp_path, caplog):
     (tmp_path / 'file').write_text('in the way')
     history = History(folder=tmp_path / 'file' / 'history')

@@ -56,6 +56,7 @@ def test_the_sample_found_is_the_best_of_all_within_the_budget(space, share_of_r
 
 
 @pytest.mark.parametrize('name', ['cued', 'cifar', 'mobile', 'mobilenet-v2'])
+@pytest.mark.slow
 def test_budgets_across_a_space_are_met_within_the_tolerance(name):
     skeleton, draw = load_skeleton(name), random.Random(0)
     cost = macs(skeleton)

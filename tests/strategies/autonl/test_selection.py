@@ -102,6 +102,7 @@ def test_what_is_worth_most_is_kept_as_long_as_the_budget_allows(space):
     assert [sample['row01/lightnl'] for sample in samples] == ['present', 'present', 'present', 'absent']
 
 
+@pytest.mark.slow
 def test_what_the_loss_does_not_tell_apart_is_not_paid_for(space):
     skeleton, cost = space
     measured = Measured(cost, constant(lambda sample: 1.0 - (sample['row01/lightnl'] == 'present')))

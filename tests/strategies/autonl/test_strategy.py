@@ -234,6 +234,7 @@ def test_a_budget_is_met_and_the_supernet_is_that_network(share, least_fill):
         torch.testing.assert_close(network.executable_model().eval()(x), strategy.supernet.eval()(x))
 
 
+@pytest.mark.slow
 def test_several_budgets_give_a_network_each_from_one_supernet_the_largest_first():
     skeleton = load_skeleton('cued')
     budgets = [1.62e6, 1.75e6, 1.69e6]

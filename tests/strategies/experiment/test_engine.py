@@ -74,6 +74,7 @@ class Recount:
     ),
     window=st.sampled_from([None, 1, 3]),
 )
+@pytest.mark.slow
 def test_what_is_spent_is_what_a_recount_of_all_trials_gives(known, steps, window):
     recount, running, own = Recount(), [], engine(window=window)
     for seed, epochs, seconds in known:

@@ -90,6 +90,7 @@ def test_noise_is_of_the_deviation_that_it_says_and_stays_in_grey_levels():
 
 
 @pytest.mark.parametrize('knobs', [{'colours': 3}, {'square': 5}, {'clutter': 4}, {'noise': 1.5}, {'canvases': 500}])
+@pytest.mark.slow
 def test_every_knob_makes_another_data_set_that_is_the_same_from_the_cache(knobs, cache):
     first, plain = load('cued-digits', **knobs), load('cued-digits')
     assert len(first.train) == knobs.get('canvases', 6000)

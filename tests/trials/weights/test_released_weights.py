@@ -72,6 +72,7 @@ def released(tmp_path_factory):
         ('old.pth', 'pt-autonl-s.npz'),
     ],
 )
+@pytest.mark.slow
 def test_the_network_gives_the_logits_of_the_program_that_trained_it(released, tmp_path, capsys, file, recorded):
     assert main(['import', str(released / file), '--network', 'autonl-s', '--out', str(tmp_path / 'net')]) == 0
     said = capsys.readouterr().out
@@ -129,6 +130,7 @@ def kernels_as_written(network: nn.Module, skeleton) -> None:
 
 
 @pytest.mark.parametrize('program', ['tensorflow', 'pytorch, divided by the formula', 'pytorch, divided as written'])
+@pytest.mark.slow
 def test_autonl_l_comes_back_from_the_file_of_either_program(tmp_path, capsys, program):
     skeleton, sample = load_network('autonl-l')
     if program == 'tensorflow':
@@ -492,6 +494,7 @@ def test_the_checksum_is_the_one_that_others_compute(content):
 
 
 @pytest.mark.parametrize(('file', 'padding'), [(TENSORFLOW, 'same'), (PYTORCH, 'symmetric')])
+@pytest.mark.slow
 def test_the_import_goes_on_to_an_accuracy_to_onnx_and_to_a_network_of_the_users_own_classes(
     small, capsys, file, padding
 ):
