@@ -148,7 +148,8 @@ def convolution(
         there = (i < K)[:, None] & (c < C)[None, :]
         at_context = (n * K + i[:, None]) * C + c[None, :]
         total = _sum_of_parts(parts, at_context, there, part_count, N * K * C)
-        tl.store(context_out + at_context, total, mask=there & (part == 0))
+        if part == 0:
+            tl.store(context_out + at_context, total, mask=there)
         context = total.to(x.dtype.element_ty)
         for start in range(first, last, BP):
             q = start + tl.arange(0, BP)
