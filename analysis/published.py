@@ -44,8 +44,8 @@ class Published:
     def __init__(self, profile: dict[str, Any], arguments: dict[str, Any]):
         self._params, self._arguments = profile['params'], arguments
         code, records = self._params.get('trialCodeDirectory'), profile.get('logDir')
-        places = {code: '.', records: 'EXPERIMENT', str(Path.home()): '~'}
-        texts = ((p, r) for p, r in places.items() if isinstance(p, str) and p.strip('/'))
+        places = ((code, '.'), (records, 'EXPERIMENT'), (str(Path.home()), '~'))
+        texts = ((p, r) for p, r in places if isinstance(p, str) and p.strip('/'))
         self._places = sorted(texts, key=lambda pair: -len(pair[0]))
         hidden = sorted(set(self._secrets()), key=len, reverse=True)
         pattern = '|'.join(re.escape(text) for text in hidden)
