@@ -16,7 +16,7 @@ __all__ = ['worker_log']
 
 @contextmanager
 def worker_log(context: BaseContext) -> Iterator[Callable[[int], None]]:
-    """Handle here what workers log, until the end of the context; each calls first what it gives.
+    """Handle here what workers log, until the end of the context. It gives a function that each worker calls first.
 
     Processes have the loggers' levels and handlers of the one that starts them only where they are forked from it.
 
