@@ -214,6 +214,14 @@ def test_what_is_not_known_to_be_harmless_is_in_no_file(case, tmp_path):
     assert 'cannot log in with' in (tmp_path / 'export' / 'trials.csv').read_text()
 
 
+@pytest.mark.parametrize('directory', [{'of': 'nobody'}, [1], 5, None])
+def test_a_code_directory_that_is_no_text_is_no_reason_not_to_export(directory, tmp_path):
+    records = Records(tmp_path / 'one', trialCodeDirectory=directory)
+    records.trained('a', 0.9, 30, sample())
+    assert main(['export', str(records.folder), '--out', str(tmp_path / 'saved')]) == 0
+    assert 'nobody' not in (tmp_path / 'saved' / 'experiments.json').read_text()
+
+
 @pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@x', "'quoted", '\x1b[31mred', 'a\nb'])
 def test_a_name_is_no_formula_to_a_spreadsheet_and_no_code_to_a_terminal(name, tmp_path, capsys):
     records = Records(tmp_path / 'one')
