@@ -17,10 +17,13 @@ from search_space.skeleton import Sample, Skeleton
 from search_space.skeleton_file import load_skeleton
 from search_space.whole_file import write_whole
 
-__all__ = ['FILE', 'RESULTS', 'GroundTruth', 'read_table', 'shown', 'write_table']
+__all__ = ['BEST', 'FILE', 'RECIPE', 'RESULTS', 'GroundTruth', 'read_table', 'shown', 'write_table']
 
 FILE = Path(__file__).parent / 'cued-72.csv'
 """The table that comes with the package."""
+
+RECIPE = Path(__file__).parent / 'recipe.yaml'
+"""What it is of: ``skeleton``, ``seeds``, and ``recipe`` of every training."""
 
 BEST = 0.1
 """The fraction of the networks that count as the best."""
@@ -31,7 +34,7 @@ MET_BY = (1 / 3, 2 / 3, 9 / 10)
 RESULTS = ('validation_accuracy', 'test_accuracy', 'macs', 'params', 'seconds')
 """Columns of a training, after the choices and the seed."""
 
-MAKE = 'python -m benchmarks.ground_truth train --table FILE goes on with it (an hour on two cores)'
+MAKE = 'python -m benchmarks.ground_truth train --table FILE goes on with it (an hour and a half on two cores)'
 
 
 class GroundTruth:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.quality.kept_rows import in_any_order
+from benchmarks.kept_rows import in_any_order
+from benchmarks.quiet import quiet
 from search_space.progress import progress
 from search_space.skeleton_file import load_skeleton
 from search_space.whole_file import check_writable
 from trials.parameters import TrialParameters
 
-from .table import FILE, RESULTS, read_table, write_table
+from .table import FILE, RECIPE, RESULTS, read_table, write_table
 
-__all__ = ['RECIPE', 'train']
-
-RECIPE = Path(__file__).with_name('recipe.yaml')
-"""Of the table that comes with the package: ``skeleton``, ``seeds``, and ``recipe`` of every training."""
+__all__ = ['train']
 
 
 def train(table: Path = FILE, seeds: int | None = None, processes: int = 1, recipe: Path = RECIPE) -> int:
@@ -79,8 +76,7 @@ def _trained(job: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
     import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
     from trials.run import run_trial
 
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     result, _ = run_trial(_parameters(*job), lambda metrics: None)
     return job[1] | {
         'validation_accuracy': result['default'],

@@ -46,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import FILE, GroundTruth  # noqa: E402
-from benchmarks.quality.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of  # noqa: E402
 from benchmarks.whole_number import whole_macs, whole_number  # noqa: E402
 from search_space import ABSENT, PRESENT  # noqa: E402

@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import logging
 import math
 import os
 import sys
@@ -43,8 +42,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import changed  # noqa: E402
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.speed.paired import paired  # noqa: E402
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
 from search_space.lightnl.macs import non_local_macs  # noqa: E402
@@ -205,8 +205,7 @@ def trained(bed: Bed, block: str, seed: int) -> list[dict[str, float]]:
     from trials.run import recipe_of
     from trials.training.evaluator import evaluator, loader
 
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     trial, parts = trial_of(bed, seed), data_of(bed)
     torch.set_num_threads(trial.threads)
     pl.seed_everything(derived_seed(seed, 'trial'), verbose=False)

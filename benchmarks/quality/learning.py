@@ -32,7 +32,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import logging
 import os
 import sys
 import tempfile
@@ -49,9 +48,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.attention import interval  # noqa: E402
-from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import changed  # noqa: E402
+from benchmarks.quiet import quiet  # noqa: E402
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
 from search_space.rules import whole  # noqa: E402
 from search_space.skeleton import ABSENT, PRESENT, Sample, Skeleton, row_name  # noqa: E402
@@ -156,8 +156,7 @@ class Job:
         import search_space.nni_nas  # noqa: F401 - before Lightning: it silences a warning of NNI's
         from trials.run import run_trial
 
-        for name in ('pytorch_lightning', 'nni'):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet()
         started = time.process_time()
         with self.trial() as trial:
             result, _ = run_trial(trial, lambda metrics: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from benchmarks.quiet import quiet
 from search_space import LightNLSpace
 from search_space.nni_nas import OneShotStrategy, RandomOneShot
 from search_space.skeleton import Sample
@@ -90,8 +90,7 @@ def search(parameters: dict[str, Any]) -> FinishedSearch:
     Raises:
         ValueError: the parameters are not valid.
     """
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     trial, clip = trial_and_clip(parameters)
     torch.set_num_threads(trial.threads)
     pl.seed_everything(derived_seed(trial.seed, 'trial'), verbose=False)

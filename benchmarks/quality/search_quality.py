@@ -34,6 +34,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,8 +48,9 @@ from scipy.stats import kendalltau
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.goals import met  # noqa: E402
 from benchmarks.ground_truth.table import FILE, GroundTruth  # noqa: E402
-from benchmarks.quality.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.whole_number import whole_macs, whole_number  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
@@ -68,6 +70,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 EVOLVED = 'autonl-evolved'
 """The strategy that shares AutoNL's search."""
+PICKED_BY_EVOLUTION = (EVOLVED, 'random-one-shot')
 NAMES = ['autonl', EVOLVED, *[name for name in STRATEGIES if name != 'autonl']]
 KEY = ['strategy', 'seed', 'settings']
 MULTI_TRIAL = ('random', 'evolution', 'tpe')
@@ -85,6 +88,8 @@ NEAR_BEST = 0.01
 LOST = 0.1
 """Regret of a pick that has no LightNL where it belongs, or is seldom trained to use it: noise alone is not as much."""
 
+PLACES = 3
+"""That are said of the picks of a strategy."""
 LEAST_TAU = 0.6
 """Kendall's tau of supernet and table, wanted of AutoNL."""
 
@@ -122,11 +127,13 @@ class Settings:
 
     def of(self, strategy: str) -> str:
         """What a strategy's rows depend on; rows of other settings are not its."""
-        strategy = searched_by(strategy)
+        search = searched_by(strategy)
         # The others' epochs follow from the passes.
-        recipe = {key: value for key, value in self.recipe.items() if strategy == 'autonl' or key != 'epochs'}
+        recipe = {key: value for key, value in self.recipe.items() if search == 'autonl' or key != 'epochs'}
         own = {'table': self.digest, 'recipe': recipe, 'budgets': self.budgets, 'passes': self.passes()}
-        own |= {'strategy': self.strategies[strategy], 'tau_networks': self.tau_networks}
+        own |= {'strategy': self.strategies[search], 'tau_networks': self.tau_networks}
+        if strategy in PICKED_BY_EVOLUTION:
+            own |= {'evolution': self.strategies['evolution'], 'supernet_networks': SUPERNET_NETWORKS}
         return json.dumps(own, sort_keys=True)
 
 
@@ -261,8 +268,8 @@ def multi_trial_rows(truth: GroundTruth, settings: Settings, name: str, seed: in
     return rows
 
 
-def rows_of(job: tuple[Settings, str, int]) -> list[dict]:
-    settings, name, seed = job
+def rows_of(settings: Settings, job: tuple[str, int]) -> list[dict]:
+    name, seed = job
     truth = GroundTruth(settings.table)
     return (multi_trial_rows if name in MULTI_TRIAL else one_shot_rows)(truth, settings, name, seed)
 
@@ -320,6 +327,21 @@ def over_seeds(runs: pd.DataFrame, autonl: pd.Series) -> dict[str, float]:
     }
 
 
+def picked(frame: pd.DataFrame) -> str:
+    """Where most picks of each one-shot strategy have LightNL, ``row: ratio/stride``, over all budgets."""
+    lines = []
+    for name in [name for name in NAMES if name in set(frame.strategy) - set(MULTI_TRIAL)]:
+        counts = frame[frame.strategy == name].lightnl.value_counts()
+        most = [f'{_positions(json.loads(lightnl))} ({n})' for lightnl, n in counts.head(PLACES).items()]
+        others = [f'others ({counts[PLACES:].sum()})'] * (len(counts) > PLACES)
+        lines.append(f'LightNL of the picks of {name}: {", ".join(most + others)}')
+    return '\n'.join(lines)
+
+
+def _positions(positions: dict[str, list]) -> str:
+    return ' and '.join(f'{row}: {ratio:g}/{stride}' for row, (ratio, stride) in positions.items()) or 'none'
+
+
 def table(lines: pd.DataFrame) -> str:
     head = (
         f'{"MACs":>11}  {"strategy":16}{"seeds":>6}{"epochs":>8}  {"regret":24}{"top":22}{"lost":>5}'
@@ -354,10 +376,10 @@ def goals(lines: pd.DataFrame, truth: GroundTruth) -> str:
             continue
         own, at = by_name.loc['autonl'], f'{budget:,.0f} MACs: '
         error = truth.standard_error(truth.best(budget))  # what the table does not know of its best
-        known = _met(own.regret <= error)
-        said.append(f"{at}regret {own.regret:.2%}; goal: at most the table's error, {error:.2%}; {known}")
-        said.append(f'{at}{own.lost:.0f} of {own.seeds:.0f} picks are lost; goal: none; {_met(own.lost == 0)}')
-        said.append(f"{at}Kendall's tau {own.tau:.2f}; goal: at least {LEAST_TAU}; {_met(own.tau >= LEAST_TAU)}")
+        told = met(own.regret <= error)
+        said.append(f"{at}regret {own.regret:.2%}; goal: at most the table's error, {error:.2%}; {told}")
+        said.append(f'{at}{own.lost:.0f} of {own.seeds:.0f} picks are lost; goal: none; {met(own.lost == 0)}')
+        said.append(f"{at}Kendall's tau {own.tau:.2f}; goal: at least {LEAST_TAU}; {met(own.tau >= LEAST_TAU)}")
         others = by_name[by_name.index.isin(MULTI_TRIAL)]
         if len(others):
             for column, aim in (('as_autonl', 'get as far'), ('as_sure', 'lose as few')):
@@ -365,15 +387,11 @@ def goals(lines: pd.DataFrame, truth: GroundTruth) -> str:
                 what = f'of the multi-trial strategies none comes to {aim}'
                 if needed != NEVER:
                     what = f'compute {own.epochs / needed:.2f} of what {first} needs to {aim}'
-                said.append(f'{at}{what}; goal: at most 0.33; {_met(own.epochs <= needed / 3)}')
+                said.append(f'{at}{what}; goal: at most 0.33; {met(own.epochs <= needed / 3)}')
         for name in by_name.index.difference(['autonl', *MULTI_TRIAL]):
             ahead = own.regret < by_name.loc[name].regret
-            said.append(f'{at}regret {own.regret:.2%}, {name} {by_name.loc[name].regret:.2%}; {_met(ahead)}')
+            said.append(f'{at}regret {own.regret:.2%}, {name} {by_name.loc[name].regret:.2%}; {met(ahead)}')
     return '\n'.join(said)
-
-
-def _met(is_met: bool) -> str:
-    return 'met' if is_met else 'missed'
 
 
 def plot(frame: pd.DataFrame, file: Path) -> None:
@@ -495,8 +513,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         settings = settings_of(args)
-        names = list(dict.fromkeys(map(searched_by, args.strategies)))
-        check(settings, names)
+        check(settings, list(map(searched_by, args.strategies)))
         for file in filter(None, (args.csv, args.plot)):
             check_writable(file)
         frame = read_rows(args.csv, [*KEY, 'max_macs', 'regrets'])
@@ -505,9 +522,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     done = set(keys(frame, KEY))
-    jobs = [(settings, name, seed) for seed in seeds for name in names]  # what is there early is of all
-    jobs = [job for job in jobs if (job[1], job[2], settings.of(job[1])) not in done]
-    frame = keep(frame, args.csv, in_any_order(rows_of, jobs, args.processes), 'searches', len(jobs))
+    left = [(name, seed) for seed in seeds for name in args.strategies if (name, seed, settings.of(name)) not in done]
+    # Seed by seed: what is there early is of all strategies.
+    jobs = list(dict.fromkeys((searched_by(name), seed) for name, seed in left))
+    found = in_any_order(partial(rows_of, settings), jobs, args.processes)
+    frame = keep(frame, args.csv, found, 'searches', len(jobs)).drop_duplicates([*KEY, 'max_macs'])
     of_these = frame.settings == frame.strategy.map(settings.of)
     frame = frame[of_these & frame.seed.isin(seeds) & frame.strategy.isin(args.strategies)]
     lines = summary(frame)
@@ -519,6 +538,7 @@ def main(arguments: list[str] | None = None) -> int:
         "as sure: epochs until no more of the runs are lost than of autonl's"
     )
     print(table(lines))
+    print(picked(frame))
     print(goals(lines, GroundTruth(args.table)))
     if args.plot:
         plot(frame, args.plot)

@@ -25,7 +25,8 @@ import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
-from benchmarks.quality.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space.entry_point import Parser, path_argument, whole_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
@@ -48,15 +49,12 @@ FORMATS = {
 
 def search(job: dict) -> list[dict]:
     """The rows of one search: one, or where it has several budgets one for each."""
-    import logging
-
     from search_space import macs
     from strategies.experiment.seeds import derived_seed
     from trials.parameters import TrialParameters
     from trials.run import run_trial
 
-    for name in ('pytorch_lightning', 'nni.nas.evaluator'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
 
     def run(parameters: dict) -> dict:
         started = time.process_time()  # of this process: what else the machine does adds little to it

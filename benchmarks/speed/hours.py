@@ -30,6 +30,7 @@ import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.data import Dataset, TensorDataset  # noqa: E402
 
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, macs  # noqa: E402
 from search_space.entry_point import Parser, whole_argument  # noqa: E402
@@ -213,8 +214,7 @@ def main() -> None:
     parser.add_argument('--steps', type=whole_number, default=30, help='that are timed (default: 30)')
     parser.add_argument('--warmup', type=whole_number, default=10, help='steps before them (default: 10)')
     args = parser.parse_args()
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # NNI calls it an error that a search ends before its end
+    quiet(level=logging.CRITICAL)  # NNI calls it an error that a search ends before its end
     warnings.filterwarnings('ignore')
     file = args.experiment
     config = read_mapping(read_text(file), str(file), 'an experiment is a mapping with the key tuner')

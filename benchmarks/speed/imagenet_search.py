@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import logging
 import statistics
 import sys
 import warnings
@@ -27,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.speed.search_step import LARGEST, SEARCH, THRESHOLD, WEIGHT, train  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, shipped_skeletons  # noqa: E402
@@ -220,8 +220,7 @@ def main() -> None:
     parser.add_argument('--csv', type=path_argument, metavar='FILE', help='the times')
     args = parser.parse_args()
     args.precision = args.precision or {'cpu': '32-true', 'cuda': 'bf16-mixed'}[args.device]
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     warnings.filterwarnings('ignore')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('--device cuda: torch sees no GPU here')

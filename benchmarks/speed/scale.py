@@ -17,7 +17,6 @@ import argparse
 import gc
 import itertools
 import json
-import logging
 import math
 import multiprocessing
 import queue
@@ -45,6 +44,7 @@ from records import Records  # noqa: E402
 
 from analysis import plots, read, write_report  # noqa: E402
 from analysis.tables import best_so_far, comparison, lightnl_positions, pareto_front  # noqa: E402
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import load_skeleton, nni_search_space  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
@@ -306,8 +306,7 @@ def apart(function: Callable, *arguments):
 
 
 def _quiet() -> None:
-    for name in ('pytorch_lightning', 'nni', 'strategies'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet('strategies')
     warnings.filterwarnings('ignore')
 
 

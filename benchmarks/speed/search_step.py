@@ -11,7 +11,6 @@ the profiler sees it, in a second run that is not timed.
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import os
 import random
@@ -32,6 +31,7 @@ import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.data import Dataset  # noqa: E402
 
+from benchmarks.quiet import quiet  # noqa: E402
 from benchmarks.speed.paired import paired  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space import LightNLSpace, build, load_skeleton, macs, shipped_skeletons  # noqa: E402
@@ -210,8 +210,7 @@ def peaks(events) -> Parts:
 
 
 def _process(target, subject: str, args: argparse.Namespace, pipe: Connection) -> None:
-    for name in ('pytorch_lightning', 'nni'):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
     try:

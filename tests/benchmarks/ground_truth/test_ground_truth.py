@@ -4,6 +4,9 @@ import itertools
 import logging
 import math
 import re
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import made_up_table
@@ -17,7 +20,7 @@ from made_up_table import BUDGETS, NETWORKS, RECIPE, SKELETON
 from benchmarks.ground_truth.__main__ import main, taus_of_halves
 from benchmarks.ground_truth.engine import TableEngine
 from benchmarks.ground_truth.table import FILE, GroundTruth, shown, write_table
-from benchmarks.ground_truth.train import RECIPE as RECIPE_FILE
+from benchmarks.ground_truth.table import RECIPE as RECIPE_FILE
 from benchmarks.ground_truth.train import train
 from search_space import LightNLSpace, macs
 from strategies.experiment.bounded_space import BoundedSpace
@@ -70,6 +73,30 @@ def test_every_network_is_trained_once_from_every_seed_and_a_stopped_run_goes_on
     ):
         assert one == other
     assert train(part, seeds=3, recipe=recipe) == 4
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_no_training_is_lost(recipe, tmp_path):
+    given = yaml.safe_load(recipe.read_text())
+    given['recipe']['epochs'] = 40
+    recipe.write_text(yaml.safe_dump(given))
+    out = tmp_path / 'networks.csv'
+    arguments = ['train', '--table', str(out), '--recipe', str(recipe), '--processes', '1']
+    command = [sys.executable, '-m', 'benchmarks.ground_truth', *arguments]
+    killed = subprocess.Popen(command, cwd=FILE.parents[2])
+    until = time.monotonic() + 120
+    while not out.exists():
+        assert killed.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    before = pd.read_csv(out, comment='#').to_dict('records')
+    assert 1 <= len(before) < 8
+    assert main(arguments) == 0
+    after = pd.read_csv(out, comment='#').to_dict('records')
+    assert len(after) == 8
+    assert after[: len(before)] == before
 
 
 def test_a_table_of_another_recipe_is_not_written_over(recipe, tmp_path):
@@ -139,7 +166,9 @@ def test_the_page_says_what_the_command_prints(capsys):
     for figure in (*effects, '58.29%', '89.84%', '93.54%', '0.33%, 0.31%', '0.774'):
         assert figure in page
         assert figure in said
-    assert '35 of 288, 0 of them with LightNL on row 1' in said
+    assert 'below another one of its network: 35 of 288' in said
+    assert 'with LightNL on row 1 0 of 192 [0.0%, 1.9%]; the lowest test accuracy there is 84.75%' in said
+    assert '[0.0%, 1.9%]' in page
     met = re.findall('^goal: .*; (met|missed)$', said, re.M)
     assert met == re.findall(r'\| (met|missed) \|$', page, re.M)
 

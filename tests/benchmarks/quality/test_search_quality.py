@@ -71,7 +71,7 @@ def test_every_strategy_has_a_rank_under_every_budget_and_is_not_run_twice(table
 def test_the_regrets_of_a_multi_trial_strategy_are_of_its_best_by_validation(table, truth):
     recipe = {**truth.recipe, 'epochs': 5}
     settings = search_quality.Settings(str(table), '', recipe, search_quality.STRATEGIES, [BUDGETS[1]], 0)
-    (row,) = search_quality.rows_of((settings, 'random', 3))
+    (row,) = search_quality.rows_of(settings, ('random', 3))
     equal = settings.search_epochs() + truth.recipe['epochs']
     regrets = json.loads(row['regrets'])
     assert regrets[0][0] == truth.recipe['epochs']
@@ -79,6 +79,31 @@ def test_the_regrets_of_a_multi_trial_strategy_are_of_its_best_by_validation(tab
     assert regrets[-1][0] <= truth.recipe['epochs'] * truth.within(BUDGETS[1]).sum()
     assert search_quality.until(row['regrets'], math.inf) == regrets[0][0]
     assert search_quality.until(row['regrets'], -1.0) == search_quality.NEVER
+
+
+def test_evolution_picks_the_best_of_what_it_has_measured_within_the_budget(truth):
+    asked = []
+
+    def accuracy(network):
+        asked.append(network)
+        return float(truth.accuracy[network])
+
+    settings = search_quality.Settings('', '', {}, search_quality.STRATEGIES, [], 0)
+    pick = search_quality.evolved(truth, settings, accuracy, 0, BUDGETS[1])
+    assert truth.macs[asked].max() <= BUDGETS[1]
+    assert truth.accuracy[pick] == truth.accuracy[asked].max()
+    assert truth.regret(pick, BUDGETS[1]) < 0.02
+
+
+def test_what_evolution_picks_depends_on_its_settings_and_not_what_autonl_finds():
+    def settings(**evolution):
+        strategies = search_quality.STRATEGIES | {'evolution': evolution}
+        return search_quality.Settings('', '', {'epochs': 5}, strategies, [], 0)
+
+    few, many = settings(population_size=4), settings(population_size=8)
+    assert few.of('autonl') == many.of('autonl')
+    for name in search_quality.PICKED_BY_EVOLUTION:
+        assert few.of(name) != many.of(name)
 
 
 def test_a_pick_is_lost_whose_regret_is_more_than_noise_alone_makes(truth):
