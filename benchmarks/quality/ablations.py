@@ -18,6 +18,8 @@ Variants:
     dropped warm-up    the same, and insertion is drawn too
     nothing drawn      weight steps train the gates' own network, never a candidate that is drawn
     all drawn          weight steps from the middle of warm-up on draw every ratio, stride, kernel, expansion
+    insertion drawn    weight steps draw insertion of LightNL too
+    every one drawn    weight steps draw insertion too, and every choice each time
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -94,6 +96,7 @@ VARIANTS = {
     'nothing drawn': Variant({'drawn_share': 0.0}),
     'all drawn': Variant({'drawn_share': 1.0}),
     'insertion drawn': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
+    'every one drawn': Variant({'drawn_share': 1.0}, {'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),

@@ -47,7 +47,6 @@ def test_the_hours_are_those_of_all_passes_at_the_measured_images_per_second(tmp
     }
     for speed, passes, taken in rows.values():
         assert taken == pytest.approx(passes * 1e6 / speed / 3600, rel=0.05)
-    assert rows['autonl: search, both kinds of steps'][0] < rows['autonl: search, warm-up'][0]
     total, at_once = re.match(r'([\d.,]+) device hours; ([\d.,]+) hours with 4', done.stdout.splitlines()[-1]).groups()
     assert float(total) == pytest.approx(sum(taken for _, _, taken in rows.values()), rel=0.01)
     assert float(at_once) == pytest.approx(float(total) / 4, rel=0.01)
