@@ -116,10 +116,12 @@ class Settings:
     budgets: list[float]
     tau_networks: int
 
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Over the data, of every search: AutoNL's."""
-        warmup = self.strategies['autonl'].get('warmup_epochs', 0)
-        return 2 * self.recipe['epochs'] - min(self.recipe['epochs'], warmup)
+        own = self.strategies['autonl']
+        learning = max(0, self.recipe['epochs'] - own.get('warmup_epochs', 0))
+        passes = self.recipe['epochs'] + learning / own.get('threshold_every', 1)
+        return int(passes) if passes.is_integer() else passes
 
     def search_epochs(self) -> float:
         """Compute of a search: epochs of the training part."""

@@ -116,12 +116,14 @@ class Plan:
 
     Attributes:
         search_epochs, warmup_epochs: passes over the part that is not held out; how many of them without thresholds.
+        threshold_every: weight steps to a threshold step, in the others.
         weight_images, training_images: of a pass of the search, and of a retraining's.
         retrain_epochs: passes of a retraining.
     """
 
     search_epochs: int
     warmup_epochs: int
+    threshold_every: int
     weight_images: float
     training_images: float
     retrain_epochs: int
@@ -139,7 +141,12 @@ def read_plan(file: Path) -> Plan:
         mine = next(s for s in arguments['strategies'].values() if s['class'] == f'strategies.{AutoNL.__name__}')
         images = TRAINING_IMAGES * (1 - IMAGENET_VALIDATION)
         return Plan(
-            search['epochs'], mine['warmup_epochs'], images * (1 - search['held_out']), images, retrain['epochs']
+            search['epochs'],
+            mine['warmup_epochs'],
+            mine.get('threshold_every', 1),
+            images * (1 - search['held_out']),
+            images,
+            retrain['epochs'],
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(
@@ -150,7 +157,8 @@ def read_plan(file: Path) -> Plan:
 def search_hours(plan: Plan, steps: dict[str, Step]) -> float:
     """Hours of the search on one device."""
     seconds = plan.search_epochs / steps[WEIGHT].images_per_second
-    seconds += (plan.search_epochs - plan.warmup_epochs) / steps[THRESHOLD].images_per_second
+    thresholds = (plan.search_epochs - plan.warmup_epochs) / plan.threshold_every
+    seconds += thresholds / steps[THRESHOLD].images_per_second
     return plan.weight_images * seconds / 3600
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -41,7 +42,8 @@ class AutoNLModule(DartsLightningModule):
 
     In warm-up every gate is open and only weights are trained. After it, each batch is
 
-    - a threshold step, on held-out data: ``cross-entropy + λ · log(cost)``, weights kept;
+    - a threshold step, on held-out data: ``cross-entropy + λ · log(cost)``, weights kept; in every
+      ``threshold_every``-th batch of an epoch, from the first on;
     - a weight step, on training data: the evaluator's own loss, thresholds kept.
 
     What moves thresholds and λ is said for the search as a whole: of its T threshold steps each moves a threshold by
@@ -68,7 +70,7 @@ class AutoNLModule(DartsLightningModule):
         costs: what is logged: name to cost; the last one is the objective's.
         objective: of the cost.
         budgets: that networks are selected for, in the objective's unit; none are none.
-        least_fill, threshold_travel, margin, drawn_share: see :class:`AutoNL`.
+        least_fill, threshold_every, threshold_travel, margin, drawn_share: see :class:`AutoNL`.
 
     Raises:
         ValueError: when training starts, the training loader has no length, or the evaluator several optimizers.
@@ -81,6 +83,7 @@ class AutoNLModule(DartsLightningModule):
         objective: CostObjective,
         budgets: Sequence[float],
         least_fill: float,
+        threshold_every: int,
         threshold_travel: float,
         margin: float,
         drawn_share: float,
@@ -89,7 +92,8 @@ class AutoNLModule(DartsLightningModule):
     ):
         super().__init__(training_module, warmup_epochs=warmup_epochs, gradient_clip_val=gradient_clip_val)
         self.costs, self.objective, self.budgets, self.least_fill = costs, objective, tuple(budgets), least_fill
-        self.threshold_travel, self.margin, self.drawn_share = threshold_travel, margin, drawn_share
+        self.threshold_every, self.threshold_travel = threshold_every, threshold_travel
+        self.margin, self.drawn_share = margin, drawn_share
         self.found: list[tuple[Sample, dict[str, Tensor]]] = []
         self.loss_name = 'weight loss'  # of the step at hand
 
@@ -105,7 +109,7 @@ class AutoNLModule(DartsLightningModule):
 
     def training_step(self, batch, batch_idx):
         weights, thresholds = self._optimizers()
-        if self.trainer.current_epoch >= self.warmup_epochs:
+        if self.trainer.current_epoch >= self.warmup_epochs and batch_idx % self.threshold_every == 0:
             with thresholds.toggle_model():  # the weights' gradients are a third of a backward pass
                 self._threshold_step(thresholds, batch['val'], batch_idx)
         with weights.toggle_model(), self._drawn_candidates(batch_idx):
@@ -205,7 +209,8 @@ class AutoNLModule(DartsLightningModule):
 
     def _threshold_steps(self) -> int:
         """How many there are in the whole search, at least 1."""
-        return max(1, (self.trainer.max_epochs - self.warmup_epochs) * self.trainer.num_training_batches)
+        of_an_epoch = math.ceil(self.trainer.num_training_batches / self.threshold_every)
+        return max(1, (self.trainer.max_epochs - self.warmup_epochs) * of_an_epoch)
 
     def _threshold_learning_rate(self) -> float:
         """Of a step: its mean over the search is ``threshold_travel / T``, and it falls linearly, epoch by epoch."""

@@ -39,6 +39,7 @@ RULES = {
     'cost_weight': number(0, 1e6),  # beside a loss of some units: more leaves the loss no say in single precision
     'least_fill': number(0, 1),
     'warmup_epochs': whole(0, 100_000),
+    'threshold_every': whole(1, 100_000),
     'threshold_travel': number(0, 1000),  # norms are some units
     'margin': number(0, 1000),
     'drawn_share': number(0, 1),
@@ -74,6 +75,7 @@ class AutoNL(OneShotStrategy):
             file of one (``python -m search_space latency SKELETON --out FILE``).
         least_fill: the smallest part of its budget that a network may cost, such as 0.95, where the space holds one.
         warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
+        threshold_every: after warm-up a threshold step comes with every weight step, with every second one, and so on.
         threshold_travel: about how far a threshold moves at most over the whole search, in the unit of its norm,
             whatever its number of steps.
         margin: when warm-up ends every threshold starts this far below its norm.
@@ -97,6 +99,7 @@ class AutoNL(OneShotStrategy):
         latency: LatencyTable | str | Path | None = None,
         least_fill: float = 0.0,
         warmup_epochs: int = 6,
+        threshold_every: int = 1,
         threshold_travel: float = 6.0,
         margin: float = 0.1,
         drawn_share: float = 0.5,
@@ -108,6 +111,7 @@ class AutoNL(OneShotStrategy):
             ('cost_weight', cost_weight),
             ('least_fill', least_fill),
             ('warmup_epochs', warmup_epochs),
+            ('threshold_every', threshold_every),
             ('threshold_travel', threshold_travel),
             ('margin', margin),
             ('drawn_share', drawn_share),
@@ -129,6 +133,7 @@ class AutoNL(OneShotStrategy):
         self.cost_weight = cost_weight
         self.least_fill = least_fill
         self.warmup_epochs = warmup_epochs
+        self.threshold_every = threshold_every
         self.threshold_travel = threshold_travel
         self.margin = margin
         self.drawn_share = drawn_share
@@ -171,6 +176,7 @@ class AutoNL(OneShotStrategy):
             objective=CostObjective(self.cost_weight, max(self.budgets, default=None), self.least_fill),
             budgets=self.budgets,
             least_fill=self.least_fill,
+            threshold_every=self.threshold_every,
             threshold_travel=self.threshold_travel,
             margin=self.margin,
             drawn_share=self.drawn_share if self.budgets else 0.0,

@@ -7,12 +7,14 @@ from search_space.nni_nas import Strategy
 __all__ = ['OneShotTrial', 'search_passes']
 
 
-def search_passes(strategy: Strategy, epochs: int) -> int:
+def search_passes(strategy: Strategy, epochs: int) -> float:
     """Passes that a search of ``epochs`` makes over its part of the training data.
 
-    An epoch of warm-up has no step on held-out data, every other one a step of both kinds per batch.
+    An epoch of warm-up has no step on held-out data; in every other one such a step comes with each batch, or with
+    every ``threshold_every``-th.
     """
-    return 2 * epochs - min(epochs, getattr(strategy, 'warmup_epochs', 0))
+    without = min(epochs, getattr(strategy, 'warmup_epochs', 0))
+    return epochs + (epochs - without) / getattr(strategy, 'threshold_every', 1)
 
 
 class OneShotTrial(Strategy):

@@ -166,6 +166,23 @@ def test_a_setting_means_the_same_at_four_and_sixteen_times_the_steps():
     assert max(weights) < 10
 
 
+@pytest.mark.parametrize(('every', 'steps'), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (4, [0, 4]), (9, [0])])
+def test_after_warm_up_thresholds_move_with_every_so_many_a_weight_step(every, steps):
+    moved, before = [], []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            now = torch.cat([t.detach().clone() for t in module.arch_parameters()])
+            if before and trainer.current_epoch:  # the first batch after warm-up has also set them
+                moved.append((trainer.current_epoch, batch_idx, not torch.equal(now, before[0])))
+            before[:] = [now]
+
+    strategy = AutoNL(warmup_epochs=1, threshold_every=every)
+    search(strategy, count=40, batch_size=8, epochs=3, callbacks=[Look()])
+    assert moved == [(epoch, batch, batch in steps) for epoch in (1, 2) for batch in range(5)]
+    assert strategy.oneshot_module._threshold_steps() == 2 * len(steps)
+
+
 def test_a_training_loader_without_a_length_is_refused():
     class Endless(torch.utils.data.IterableDataset):
         def __iter__(self):

@@ -343,6 +343,7 @@ OUT_OF_RANGE = {
     'cost_weight': (-1, math.nan, math.inf, True, '1'),
     'least_fill': (-0.1, 1.1, math.nan, True),
     'warmup_epochs': (-1, 1.5, math.nan, True, 10**15),
+    'threshold_every': (0, 1.5, math.nan, True),
     'threshold_travel': (-1, 0, math.nan, math.inf, True),
     'margin': (-1, math.nan, math.inf, True),
     'drawn_share': (-0.1, 2, math.inf, math.nan, True),
