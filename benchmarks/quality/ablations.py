@@ -14,12 +14,10 @@ Variants:
     folded kernel      insertion is gated by the norm of the kernel that BN is folded into, not of the plain one
     soft gates         a gate lets sigmoid(norm - threshold) through, not 0 or 1; the selection is on hard ones
     one level          weights and thresholds take one step together, on the weights' whole batch, nothing drawn
-    sampled warm-up    in warm-up every step draws ratio, stride, kernel, expansion; all open but insertion otherwise
-    dropped warm-up    the same, and insertion is drawn too
     nothing drawn      weight steps train the gates' own network, never a candidate that is drawn
-    all drawn          weight steps from the middle of warm-up on draw every ratio, stride, kernel, expansion
-    insertion drawn    weight steps draw insertion of LightNL too
-    every one drawn    weight steps draw insertion too, and every choice each time
+    half drawn         weight steps draw a candidate for half of the choices, not for all
+    drawn late         they draw from the middle of warm-up on, not from the first step
+    insertion kept     they never draw insertion of LightNL
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -51,7 +49,7 @@ from benchmarks.ground_truth.table import FILE, GroundTruth  # noqa: E402
 from benchmarks.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of  # noqa: E402
 from benchmarks.whole_number import whole_macs, whole_number  # noqa: E402
-from search_space import ABSENT, PRESENT  # noqa: E402
+from search_space import PRESENT  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
 from search_space.entry_point import run as run_command  # noqa: E402
 from search_space.whole_file import check_writable  # noqa: E402
@@ -91,12 +89,10 @@ VARIANTS = {
     'folded kernel': Variant(patches={'gated_lightnl.GatedInsertion.norm': 'folded_norm'}),
     'soft gates': Variant(patches={'gate.gate': 'soft_gate'}),
     'one level': Variant(patches={'module.AutoNLModule.training_step': 'one_level_step'}, one_step=True),
-    'sampled warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'sampled_gates'}),
-    'dropped warm-up': Variant(patches={'gate.Threshold.warmup_gates': 'dropped_gates'}),
     'nothing drawn': Variant({'drawn_share': 0.0}),
-    'all drawn': Variant({'drawn_share': 1.0}),
-    'insertion drawn': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
-    'every one drawn': Variant({'drawn_share': 1.0}, {'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
+    'half drawn': Variant({'drawn_share': 0.5}),
+    'drawn late': Variant(patches={'module.AutoNLModule.draws': 'from_the_middle_of_warmup'}),
+    'insertion kept': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_insertion'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
@@ -105,9 +101,16 @@ VARIANTS = {
 }
 
 
-def any_but_presence(module, label: str) -> bool:
-    """Insertion of LightNL is drawn too, presence of a row is not."""
-    return not label.endswith('/presence')
+def from_the_middle_of_warmup(module, batch_idx: int) -> bool:
+    """Weight steps of the first half of warm-up draw nothing."""
+    from strategies.autonl.module import UNDRAWN_EVERY
+
+    return 2 * module.trainer.current_epoch >= module.warmup_epochs and batch_idx % UNDRAWN_EVERY > 0
+
+
+def any_but_insertion(module, label: str) -> bool:
+    """Neither presence of a row nor insertion of LightNL is drawn."""
+    return not label.endswith(('/presence', '/lightnl'))
 
 
 def folded_norm(insertion):
@@ -124,22 +127,6 @@ def soft_gate(u, at=None):
 
     at = u if at is None else at
     return torch.sigmoid(u - u.detach() + at.detach())
-
-
-def sampled_gates(threshold):
-    """Those of a candidate that is drawn, all as likely; of an insertion or a row, open."""
-    return dropped_gates(threshold, spared=ABSENT in threshold.candidates)
-
-
-def dropped_gates(threshold, spared: bool = False):
-    """Those of a candidate that is drawn, all as likely."""
-    import torch
-
-    gates = torch.ones_like(threshold.t)
-    if not threshold.training or spared:
-        return gates
-    drawn = torch.randint(len(threshold.candidates), (), device=gates.device)
-    return (torch.arange(len(gates), device=gates.device) < drawn).to(gates.dtype)
 
 
 def one_level_step(module, batch, batch_idx):

@@ -60,7 +60,7 @@ from strategies.experiment.arguments import HELD_OUT  # noqa: E402
 
 EVOLUTION = {'population_size': 8, 'sample_size': 4, 'mutation_prob': 0.2}  # NNI's own are for thousands of networks
 STRATEGIES: dict[str, dict[str, Any]] = {
-    'autonl': {'class': 'strategies.AutoNL', 'cost_weight': 1.0, 'warmup_epochs': 4, 'drawn_share': 0.5},
+    'autonl': {'class': 'strategies.AutoNL', 'cost_weight': 1.0, 'warmup_epochs': 4, 'drawn_share': 1.0},
     'darts': {'class': 'nni.nas.strategy.DARTS'},
     'gumbel-darts': {'class': 'nni.nas.strategy.GumbelDARTS'},
     'random-one-shot': {'class': 'nni.nas.strategy.RandomOneShot'},

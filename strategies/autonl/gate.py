@@ -106,7 +106,7 @@ class Threshold(nn.Module):
         if self.drawn is not None:
             return self.drawn
         if not self.active:
-            return self.warmup_gates()
+            return torch.ones_like(self.t)
         return gate(norm - self.t, at=self.norm - self.t.detach())
 
     @contextmanager
@@ -123,10 +123,6 @@ class Threshold(nn.Module):
             yield
         finally:
             self.draws, self.drawn = False, None
-
-    def warmup_gates(self) -> Tensor:
-        """The gates before :meth:`activate`, `(n,)`: all open."""
-        return torch.ones_like(self.t)
 
     @torch.no_grad()
     def activate(self, margin: float) -> None:

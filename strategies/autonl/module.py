@@ -29,7 +29,7 @@ BATCHES = 20
 found are estimated on."""
 
 UNDRAWN_EVERY = 5
-"""Of the steps that may draw candidates one in this many draws none: it shows the norms of the gates' own network."""
+"""Of the weight steps one in this many draws no candidates: it shows the norms of the gates' own network."""
 
 
 def threshold_optimizer(thresholds: list[Tensor]) -> torch.optim.Adam:
@@ -40,7 +40,7 @@ def threshold_optimizer(thresholds: list[Tensor]) -> torch.optim.Adam:
 class AutoNLModule(DartsLightningModule):
     """Alternates weight steps and threshold steps, first order, as DARTS does.
 
-    In warm-up every gate is open and only weights are trained. After it, each batch is
+    In warm-up the gates' own network is the largest, and only weights are trained. After it, each batch is
 
     - a threshold step, on held-out data: ``cross-entropy + λ · log(cost)``, weights kept; in every
       ``threshold_every``-th batch of an epoch, from the first on;
@@ -50,8 +50,8 @@ class AutoNLModule(DartsLightningModule):
     about ``threshold_travel / T``, more in the first epoch after warm-up than in the last, so that what is decided can
     settle. So a setting means the same for a data set of any size, and for batches of any size.
 
-    In most weight steps from the middle of warm-up on, each choice but those of presence and insertion takes, with the
-    probability ``drawn_share``, a candidate that is drawn instead of the gates' own.
+    In four weight steps of five each choice, but for a row's presence, takes with the probability ``drawn_share`` a
+    candidate that is drawn instead of the gates' own.
 
     After the last step come, under budgets, a selection, :func:`.selection.front`, to whose network of the largest
     budget the gates are set; and for every network found BN's statistics, estimated on training data.
@@ -152,16 +152,19 @@ class AutoNLModule(DartsLightningModule):
             self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, None)
         return super().on_before_optimizer_step(optimizer)
 
+    def draws(self, batch_idx: int) -> bool:
+        """Does the weight step of this batch draw candidates?"""
+        return self.drawn_share > 0 and batch_idx % UNDRAWN_EVERY > 0
+
     def may_be_drawn(self, label: str) -> bool:
         """Is the choice of this label one that a weight step may draw a candidate for?"""
-        return not label.endswith(('/presence', '/lightnl'))
+        return not label.endswith('/presence')
 
     @contextmanager
     def _drawn_candidates(self, batch_idx: int) -> Iterator[None]:
         """What is drawn for a weight step, the same in all processes and after a resume."""
         with ExitStack() as stack:
-            may_draw = self.drawn_share and 2 * self.trainer.current_epoch >= self.warmup_epochs
-            if may_draw and batch_idx % UNDRAWN_EVERY:
+            if self.draws(batch_idx):
                 rng = np.random.default_rng((torch.initial_seed(), self.trainer.current_epoch, batch_idx))
                 for label, threshold in self.thresholds().items():
                     draws = self.may_be_drawn(label) and rng.random() < self.drawn_share

@@ -74,15 +74,15 @@ class AutoNL(OneShotStrategy):
         latency: the cost is this table's latency and not MACs; a :class:`search_space.cost.latency.LatencyTable` or the
             file of one (``python -m search_space latency SKELETON --out FILE``).
         least_fill: the smallest part of its budget that a network may cost, such as 0.95, where the space holds one.
-        warmup_epochs: epochs of the weights alone, all gates open, before thresholds and cost come in.
+        warmup_epochs: epochs of the weights alone, before thresholds and cost come in.
         threshold_every: after warm-up a threshold step comes with every weight step, with every second one, and so on.
         threshold_travel: about how far a threshold moves at most over the whole search, in the unit of its norm,
             whatever its number of steps.
         margin: when warm-up ends every threshold starts this far below its norm.
-        drawn_share: with a budget, the probability with which a choice, but for those of presence and insertion, takes
-            a candidate that is drawn, all as likely, in most weight steps from the middle of warm-up on. Smaller ones
-            are then trained before the selection measures them. The paper draws nothing; Guo et al., "Single Path
-            One-Shot" (ECCV 2020), draw every choice at every step.
+        drawn_share: with a budget, the probability with which a choice, but for a row's presence, takes a candidate
+            that is drawn, all as likely, in four weight steps of five, from the first on. Smaller ones are then trained
+            before the selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot" (ECCV 2020),
+            draw every choice at every step.
         gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
 
     Raises:
@@ -102,7 +102,7 @@ class AutoNL(OneShotStrategy):
         threshold_every: int = 1,
         threshold_travel: float = 6.0,
         margin: float = 0.1,
-        drawn_share: float = 0.5,
+        drawn_share: float = 1.0,
         gradient_clip_val: float | None = None,
         **kwargs,
     ):

@@ -14,9 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.ground_truth.table import GroundTruth, shown
 from benchmarks.quality import ablations, search_quality
-from search_space import ABSENT, PRESENT, LightNLSpace, load_skeleton
+from search_space import LightNLSpace, load_skeleton
 from strategies import AutoNL
-from strategies.autonl.gate import Threshold, gate
+from strategies.autonl.gate import gate
 from strategies.autonl.gated_lightnl import GatedInsertion
 
 TINY = ['--seeds', '1', '--processes', '1', '--set', 'epochs=2', 'autonl.warmup_epochs=1']
@@ -214,14 +214,6 @@ def test_a_soft_gate_lets_through_what_a_hard_one_has_as_its_gradient():
     assert ablations.soft_gate(u, at).item() == pytest.approx(torch.sigmoid(at).item())
     gradients = [torch.autograd.grad(function(u, at).sum(), u)[0].item() for function in (gate, ablations.soft_gate)]
     assert gradients[0] == pytest.approx(gradients[1])
-
-
-def test_a_sampled_warm_up_draws_every_candidate_but_leaves_insertion_and_evaluation_as_they_are():
-    threshold, insertion = Threshold((1, 2, 3)), Threshold((ABSENT, PRESENT))
-    drawn = {tuple(ablations.sampled_gates(threshold).tolist()) for _ in range(100)}
-    assert drawn == {(0, 0), (1, 0), (1, 1)}
-    assert all(ablations.sampled_gates(insertion).item() == 1 for _ in range(20))
-    assert {tuple(ablations.sampled_gates(threshold.eval()).tolist()) for _ in range(20)} == {(1, 1)}
 
 
 @pytest.mark.parametrize('name', ablations.VARIANTS)
