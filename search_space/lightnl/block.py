@@ -10,7 +10,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import gpu
+from . import cpu, gpu
 from .products import lightnl_product, non_local_product
 
 __all__ = ['LightNL', 'NonLocal', 'fused']
@@ -112,9 +112,11 @@ class LightNL(nn.Module):
         return lightnl_product(feature_map(x, self.channels, 'LightNL'), self.ratio, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript would compile the other condition
+        if not torch.jit.is_scripting():
             if gpu.takes_over(self, x):
                 return gpu.block(self, x)
+            if cpu.takes_over(self, x):
+                return cpu.block(self, x)
         return x + self.bn(self.conv(self.product(x)))
 
     def fuse(self) -> LightNL:

@@ -29,7 +29,7 @@ from torch.func import functional_call
 
 from .macs import compact_channels, compact_positions
 
-__all__ = ['SWITCH', 'USED_FROM', 'block', 'contexts', 'convolved', 'takes_over']
+__all__ = ['SWITCH', 'USED_FROM', 'block', 'contexts', 'convolved', 'is_hooked', 'takes_over']
 
 SWITCH = 'AUTONL_GPU_KERNELS'
 """The environment variable: ``on``, wherever the kernels can be used; ``off``, nowhere; by default, by
@@ -79,8 +79,8 @@ def takes_over(lightnl: nn.Module, x: Tensor) -> bool:
         and compact_channels(lightnl.channels, lightnl.ratio) <= MOST_COMPACT_CHANNELS
         and type(conv) is nn.Conv2d
         and conv.bias is None
-        and not _is_hooked(conv)
-        and not _is_hooked(lightnl.bn)
+        and not is_hooked(conv)
+        and not is_hooked(lightnl.bn)
         and not torch.jit.is_tracing()
         and not torch.onnx.is_in_onnx_export()
         and _HAS_TRITON
@@ -91,7 +91,8 @@ def _is_on_gpu(x: Tensor) -> bool:
     return x.is_cuda and torch.version.cuda is not None
 
 
-def _is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
+    """Whether something waits for ``module`` to be called."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

@@ -1,6 +1,7 @@
 """The affinity product of LightNL in its two orders, and their gradients: functions of tensors, without parameters.
 
-:func:`lightnl_product` is all that the block asks for. Kernels that take over the whole block are in :mod:`.gpu`.
+:func:`lightnl_product` is all that the block asks for. What takes over the whole block is in :mod:`.cpu` and
+:mod:`.gpu`.
 
 Nothing here looks at values. All of it can be traced, scripted, exported, compiled, mapped over and differentiated any
 number of times.

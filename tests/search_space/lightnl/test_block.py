@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_space import LightNL, NonLocal
+from search_space.lightnl import cpu
 from search_space.lightnl.block import fused
 from search_space.lightnl.macs import compact_channels, product_macs
 from search_space.lightnl.products import affinity_first, attend, context_first, contexts, lightnl_product
@@ -298,3 +299,35 @@ def test_a_block_costs_what_its_docstring_says(make):
         macs = min(product_macs(channels, height, width, block.ratio, block.stride)) + 9 * channels * positions
         assert parameters == 11 * channels
     assert counter.get_total_flops() == 2 * macs
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_without_gradients_a_large_map_gives_the_values_and_the_format_that_it_gives_with_them(dtype, memory_format):
+    block = awake(LightNL(16, 0.25, 2, dtype=dtype))
+    x = torch.randn(2, 16, 64, 60, dtype=dtype).contiguous(memory_format=memory_format)
+    expected, before = block(x).detach(), x.clone()
+    for subject in (block, fused(block)):
+        with torch.no_grad():
+            assert cpu.takes_over(subject, x)
+            z = subject(x)
+        torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-4)
+        assert z.is_contiguous(memory_format=memory_format)
+        assert torch.equal(x, before)
+
+
+def test_bn_is_not_folded_in_a_call_where_it_would_change_what_is_seen():
+    block, x = awake(LightNL(16, 0.25, 2)), torch.randn(2, 16, 64, 60)
+    assert not cpu.takes_over(block, x)  # gradients
+    with torch.no_grad():
+        assert cpu.takes_over(block, x)
+        assert not cpu.takes_over(block, x[:1, :, :2])
+        assert not cpu.takes_over(block, x.half())
+        assert not cpu.takes_over(copy.deepcopy(block).train(), x)
+        assert not cpu.takes_over(LightNL(16, 0.25, 2, norm_layer=lambda c: nn.GroupNorm(4, c)).eval(), x)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert not cpu.takes_over(block, x)
+        for part in (block.conv, block.bn):
+            handle = part.register_forward_hook(lambda *_: None)
+            assert not cpu.takes_over(block, x)
+            handle.remove()
