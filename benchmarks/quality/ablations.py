@@ -18,6 +18,7 @@ Variants:
     half drawn         weight steps draw a candidate for half of the choices, not for all
     drawn late         they draw from the middle of warm-up on, not from the first step
     insertion kept     they never draw insertion of LightNL
+    insertion early    they draw it from the first step on
     no warm-up         thresholds and cost come in with the first epoch
     no margin          thresholds start at 0.001, not 0.1, below their norms
     fixed cost weight  cost-weight * log(MACs), no budget: one network, whatever budget it fits
@@ -93,6 +94,7 @@ VARIANTS = {
     'half drawn': Variant({'drawn_share': 0.5}),
     'drawn late': Variant(patches={'module.AutoNLModule.draws': 'from_the_middle_of_warmup'}),
     'insertion kept': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_insertion'}),
+    'insertion early': Variant(patches={'module.AutoNLModule.may_be_drawn': 'any_but_presence'}),
     'no warm-up': Variant({'warmup_epochs': 0}),
     'no margin': Variant({'margin': 0.001}),
     'fixed cost weight': Variant(no_budget=True),
@@ -106,6 +108,11 @@ def from_the_middle_of_warmup(module, batch_idx: int) -> bool:
     from strategies.autonl.module import UNDRAWN_EVERY
 
     return 2 * module.trainer.current_epoch >= module.warmup_epochs and batch_idx % UNDRAWN_EVERY > 0
+
+
+def any_but_presence(module, label: str) -> bool:
+    """Insertion of LightNL is drawn as every choice is."""
+    return not label.endswith('/presence')
 
 
 def any_but_insertion(module, label: str) -> bool:

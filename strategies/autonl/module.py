@@ -50,8 +50,8 @@ class AutoNLModule(DartsLightningModule):
     about ``threshold_travel / T``, more in the first epoch after warm-up than in the last, so that what is decided can
     settle. So a setting means the same for a data set of any size, and for batches of any size.
 
-    In four weight steps of five each choice, but for a row's presence, takes with the probability ``drawn_share`` a
-    candidate that is drawn instead of the gates' own.
+    In four weight steps of five each choice takes, with the probability ``drawn_share``, a candidate that is drawn
+    instead of the gates' own; insertion of LightNL only from the middle of warm-up on, a row's presence never.
 
     After the last step come, under budgets, a selection, :func:`.selection.front`, to whose network of the largest
     budget the gates are set; and for every network found BN's statistics, estimated on training data.
@@ -157,7 +157,9 @@ class AutoNLModule(DartsLightningModule):
         return self.drawn_share > 0 and batch_idx % UNDRAWN_EVERY > 0
 
     def may_be_drawn(self, label: str) -> bool:
-        """Is the choice of this label one that a weight step may draw a candidate for?"""
+        """Is the choice of this label one that a weight step may draw a candidate for, now?"""
+        if label.endswith('/lightnl'):  # not before the other layers have learnt to use it
+            return 2 * self.trainer.current_epoch >= self.warmup_epochs
         return not label.endswith('/presence')
 
     @contextmanager

@@ -79,10 +79,10 @@ class AutoNL(OneShotStrategy):
         threshold_travel: about how far a threshold moves at most over the whole search, in the unit of its norm,
             whatever its number of steps.
         margin: when warm-up ends every threshold starts this far below its norm.
-        drawn_share: with a budget, the probability with which a choice, but for a row's presence, takes a candidate
-            that is drawn, all as likely, in four weight steps of five, from the first on. Smaller ones are then trained
-            before the selection measures them. The paper draws nothing; Guo et al., "Single Path One-Shot" (ECCV 2020),
-            draw every choice at every step.
+        drawn_share: with a budget, the probability with which a choice takes a candidate that is drawn, all as likely,
+            in four weight steps of five: insertion of LightNL from the middle of warm-up on, a row's presence never.
+            Smaller candidates are then trained before the selection measures them. The paper draws nothing; Guo et al.,
+            "Single Path One-Shot" (ECCV 2020), draw every choice at every step.
         gradient_clip_val: largest norm of the weights' gradient; None is no clipping.
 
     Raises:

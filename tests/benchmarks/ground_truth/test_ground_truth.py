@@ -142,7 +142,7 @@ def test_a_table_that_is_not_there_says_how_it_is_made(tmp_path, capsys):
     assert 'python -m benchmarks.ground_truth train' in said
 
 
-@pytest.mark.parametrize('text', ['', 'row01/kernel,seed\n3,0\n', '# {"skeleton": "cued-160"}\na,b\n1,2\n', '# []\n'])
+@pytest.mark.parametrize('text', ['', 'row01/kernel,seed\n3,0\n', '# {"skeleton": "cued-72"}\na,b\n1,2\n', '# []\n'])
 def test_a_file_that_is_no_table_is_refused(text, tmp_path):
     (tmp_path / 'networks.csv').write_text(text)
     with pytest.raises(ValueError, match='not a table'):
@@ -201,7 +201,7 @@ def test_the_description_says_spread_noise_and_what_choices_do(truth, tmp_path, 
     made_up_table.write(tmp_path / 'networks.csv', noise=0.01)
     assert main(['describe', '--table', str(tmp_path / 'networks.csv')]) == 0
     said = capsys.readouterr().out
-    assert '160 networks of cued-160, each from 2 seeds, 1.5 hours' in said
+    assert '160 networks of made-up, each from 2 seeds, 1.5 hours' in said
     counts = re.search(r'in steps of 10%: (.*)', said)[1].split(', ')
     expected = np.bincount((truth.test.ravel() * 10).astype(int))
     assert counts == [f'from {step}0%: {count}' for step, count in enumerate(expected) if count]

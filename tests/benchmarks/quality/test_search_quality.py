@@ -199,7 +199,7 @@ def test_a_part_is_replaced_while_a_variant_is_searched_and_no_longer(name):
 
 def test_the_norm_of_the_folded_kernel_is_that_of_the_convolution_that_batch_norm_is_folded_into():
     strategy = AutoNL()
-    supernet = strategy.mutate_model(LightNLSpace(load_skeleton('cued-160')))
+    supernet = strategy.mutate_model(LightNLSpace(load_skeleton('cued-72')))
     insertion = next(module for module in supernet.modules() if isinstance(module, GatedInsertion))
     bn = insertion['present'].bn
     torch.nn.init.uniform_(bn.weight)
