@@ -59,7 +59,7 @@ def test_a_page_quotes_what_is_printed_of_the_shipped_rows(benchmark, file, argu
     assert [line for line in lines if line not in page] == []
 
 
-@pytest.mark.parametrize('file', ['budgets.csv', 'seeds.csv', 'front.csv'])
+@pytest.mark.parametrize('file', ['budgets.csv'])
 def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, monkeypatch, capsys):
     page = (PAGES / 'where.md').read_text()
     (command,) = re.findall(rf'search_seeds.py (.*{file} --print)', page)
