@@ -61,6 +61,6 @@ def test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes(tmp_pat
     ],
 )
 def test_what_cannot_be_measured_is_one_line_and_status_2(arguments, message):
-    done = run(*arguments)
+    done = run('--runtimes', 'eager', *arguments)  # to compile takes a C++ compiler, which not every machine has
     assert done.returncode == 2
     assert re.fullmatch(f'networks.py: {message}\n', done.stderr)
