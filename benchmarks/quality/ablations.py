@@ -48,7 +48,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ground_truth.table import FILE, GroundTruth  # noqa: E402
 from benchmarks.kept_rows import in_any_order, keep, keys, read_rows  # noqa: E402
-from benchmarks.quality.search_quality import SEARCH_EPOCHS, STRATEGIES, changed, digest_of  # noqa: E402
+from benchmarks.quality.search_quality import STRATEGIES, changed, digest_of  # noqa: E402
 from benchmarks.whole_number import whole_macs, whole_number  # noqa: E402
 from search_space import PRESENT  # noqa: E402
 from search_space.entry_point import Parser, path_argument  # noqa: E402
@@ -57,6 +57,8 @@ from search_space.whole_file import check_writable  # noqa: E402
 from strategies.experiment.seeds import derived_seed  # noqa: E402
 
 KEY = ['variant', 'seed', 'settings']
+SEARCH_EPOCHS = 6
+"""Of the default's search, 4 of them warm-up."""
 
 
 @dataclass

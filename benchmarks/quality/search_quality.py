@@ -74,12 +74,9 @@ PICKED_BY_EVOLUTION = (EVOLVED, 'random-one-shot')
 NAMES = ['autonl', EVOLVED, *[name for name in STRATEGIES if name != 'autonl']]
 KEY = ['strategy', 'seed', 'settings']
 MULTI_TRIAL = ('random', 'evolution', 'tpe')
-SEARCH_EPOCHS = 6
-"""Of AutoNL's search, 4 of them warm-up: of the ways to make as many passes the one that finds row 1 most often on
-another version of the task, from other seeds, at 43 of 48 picks (16 seeds, three budgets); 5 and 2, which they were,
-find it at 36, 7 and 6 at 41: ``ablations.py --variants 'nothing drawn' --first-seed 1000 --seeds 16 --set
-dataset/noise=2 epochs=7 autonl.warmup_epochs=6``. That candidates are drawn was chosen there too. The others' epochs
-follow from the passes."""
+SEARCH_EPOCHS = 4
+"""Of AutoNL's search, all of them warm-up: of six settings the cheapest whose picks were no worse, on the seeds 1000 to
+1003 (docs/results/search-quality.md). The others' epochs follow from the passes."""
 
 SUPERNET_NETWORKS = 100
 """Networks that evolution measures in RandomOneShot's supernet, for each budget."""
