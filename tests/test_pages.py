@@ -35,7 +35,6 @@ LONG = {
     'python -m trials prepare': 'tests/trials/test_prepared_copy.py',
     'python -m trials run --parameters': 'tests/trials/weights/test_released_weights.py',
     'python -m trials run ...': 'tests/trials/test_evaluation.py',
-    'python benchmarks/quality/ablations.py': 'tests/benchmarks/quality/test_search_quality.py',
     'python benchmarks/quality/attention.py': 'tests/benchmarks/quality/test_attention.py',
     'python benchmarks/quality/learning.py': 'tests/benchmarks/quality/test_learning.py',
     'python benchmarks/quality/search_quality.py': 'tests/benchmarks/quality/test_search_quality.py',
