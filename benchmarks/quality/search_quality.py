@@ -115,9 +115,9 @@ class Settings:
 
     def passes(self) -> float:
         """Over the data, of every search: AutoNL's."""
-        own = self.strategies['autonl']
-        learning = max(0, self.recipe['epochs'] - own.get('warmup_epochs', 0))
-        passes = self.recipe['epochs'] + learning / own.get('threshold_every', 1)
+        from strategies.experiment.one_shot_trial import search_passes
+
+        passes = search_passes(SimpleNamespace(**self.strategies['autonl']), self.recipe['epochs'])
         return int(passes) if passes.is_integer() else passes
 
     def search_epochs(self) -> float:

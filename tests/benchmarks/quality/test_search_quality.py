@@ -161,12 +161,14 @@ def test_what_is_not_right_is_one_line_before_anything_is_searched(arguments, wh
 
 
 def test_rows_of_other_strategies_depend_on_the_passes_that_autonl_makes_and_not_on_how_it_divides_them():
-    def settings(epochs, warmup):
-        autonl = {'class': 'strategies.AutoNL', 'warmup_epochs': warmup}
+    def settings(epochs, warmup, **others):
+        autonl = {'class': 'strategies.AutoNL', 'warmup_epochs': warmup, **others}
         return search_quality.Settings('', '', {'epochs': epochs}, {'autonl': autonl, 'darts': {}}, [], 0)
 
     assert settings(5, 2).of('darts') == settings(6, 4).of('darts') != settings(6, 2).of('darts')
     assert settings(5, 2).of('autonl') != settings(6, 4).of('autonl')
+    assert settings(6, 4, threshold_every=2).passes() == 7
+    assert settings(6, 5, threshold_every=4).passes() == 6.25
 
 
 @pytest.mark.slow
