@@ -260,8 +260,7 @@ def measure(shape: Shape, batch: int, mode: str, subjects: list[str], args: argp
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
     for mode in (FORWARD, STEP):
-        others = [] if args.alone else [EINSUM, SDPA, NL]
-        subjects = [LIGHTNL, FLOOR, *others] + [FUSED] * (mode == FORWARD) + [COMPILED] * args.compile
+        subjects = [LIGHTNL, FLOOR, EINSUM, SDPA, NL] + [FUSED] * (mode == FORWARD) + [COMPILED] * args.compile
         for batch in args.batch:
             for shape in args.shapes:
                 yield measure(shape, batch, mode, subjects, args)
@@ -316,8 +315,6 @@ def goals(found: list[Cell]) -> str:
     for mode in (FORWARD, STEP):
         of_mode = [cell for cell in found if cell.mode == mode]
         for under, most in (('sum', {FORWARD: 1.25, STEP: 1.35}[mode]), (EINSUM, 1.0)):
-            if under == EINSUM and EINSUM not in of_mode[0].ms:
-                continue
             ratios = {
                 id(cell): (cell.over_sum() if under == 'sum' else cell.ratio(LIGHTNL, under))[0] for cell in of_mode
             }
@@ -389,7 +386,6 @@ def main() -> int:
     parser.add_argument('--layout', choices=['channels-last', 'contiguous'], default='channels-last')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--threads', type=whole_number, default=1, help='of the CPU (default: 1)')
-    parser.add_argument('--alone', action='store_true', help='without einsum, SDPA and NL')
     parser.add_argument('--compile', action='store_true', help='the block under torch.compile too, a minute a shape')
     parser.add_argument('--seconds', type=float, default=2.5, help='for a line of the table (default: 2.5)')
     parser.add_argument('--rounds', type=whole_number, default=60, help='at most, for a line (default: 60)')
@@ -420,7 +416,7 @@ def main() -> int:
     if any(cell.left_out for cell in found):
         print(left_out(found))
     print(goals(found))
-    if everything and not args.alone:
+    if everything:
         print(whole_network(args))
     if args.csv:
         write(args.csv, found)

@@ -190,6 +190,8 @@ def test_under_a_budget_weight_steps_draw_candidates_of_all_choices_but_presence
         assert set().union(*others) <= set(drawable)
         drawn = sum(map(len, others)) / (len(others) * len(drawable))
         assert expected / 4 <= drawn <= expected  # a draw may be what the gates say
+        insertion = [label for other in others for label in other if label.endswith('/lightnl')]
+        assert bool(insertion) == (expected > 0 and epoch == 1)
 
 
 def test_a_heavy_cost_closes_every_insertion_gate():
