@@ -6,12 +6,18 @@ import gc
 import hashlib
 import json
 import multiprocessing
+import os
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from search_space.progress import progress
 from search_space.whole_file import write_whole
@@ -52,8 +58,19 @@ def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
     if processes == 1 or not jobs:
         yield from map(alone, jobs)
         return
-    with multiprocessing.get_context('spawn').Pool(processes) as pool:
+    with multiprocessing.get_context('spawn').Pool(processes, _end_with_parent) as pool:
         yield from pool.imap_unordered(alone, jobs)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent has ended, killed for example, in the middle of a job."""
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        wait([parent])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _leaving_nothing(function: Callable, job: Any) -> Any:
@@ -72,9 +89,30 @@ def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, tot
         file: None keeps them nowhere.
         found: the rows that come of a job, for each job.
         what, total: of the jobs, see :func:`.progress.progress`.
+
+    Raises:
+        ValueError: another run adds rows to ``file``; each would take those of the other away.
     """
-    for rows in progress(found, what, total):
-        frame = pd.concat([frame, pd.DataFrame(rows)]) if len(frame) else pd.DataFrame(rows)
-        if file is not None:
-            write_whole(file, frame.to_csv(index=False).encode())
+    with _alone(file):
+        for rows in progress(found, what, total):
+            frame = pd.concat([frame, pd.DataFrame(rows)]) if len(frame) else pd.DataFrame(rows)
+            if file is not None:
+                write_whole(file, frame.to_csv(index=False).encode())
     return frame
+
+
+@contextmanager
+def _alone(file: Path | None) -> Iterator[None]:
+    """No other process of this machine is in here with the same ``file``."""
+    if file is None:
+        yield
+        return
+    lock = FileLock(Path(tempfile.gettempdir()) / f'{file.stem}-{digest(str(file.resolve()))}.lock', timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f'{file}: another run adds rows to it; wait for its end, or name another file') from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,11 +1,17 @@
-"""What the jobs of a benchmark leave in their process."""
+"""What the jobs of a benchmark leave in their process, and how several processes share them and their file."""
 
 import gc
+import signal
+import subprocess
+import sys
+import time
 import weakref
+from pathlib import Path
 
 import pytest
+from nnictl_experiment import ROOT
 
-from benchmarks.kept_rows import in_any_order
+from benchmarks.kept_rows import in_any_order, keep, read_rows
 
 
 class Network:
@@ -34,3 +40,65 @@ def test_a_job_leaves_nothing_that_refers_to_itself(fails):
         assert [network() for network in left] == [None] * len(left)
     finally:
         gc.enable()
+
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+
+sys.path.insert(0, {root!r})
+from benchmarks.kept_rows import in_any_order
+
+def sleep(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == '__main__':
+    list(in_any_order(sleep, [sys.argv[1]] * 2, 2))
+"""
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def has_ended(process):  # or is a zombie, where nobody asks for its status
+    try:
+        return Path('/proc', process, 'stat').read_text().rpartition(')')[2].split()[0] == 'Z'
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_run_that_started_them_in_the_middle_of_a_job(sent, tmp_path):
+    program, jobs = tmp_path / 'program.py', tmp_path / 'jobs'
+    program.write_text(PROGRAM.format(root=str(ROOT)))
+    jobs.mkdir()
+    run = subprocess.Popen([sys.executable, str(program), str(jobs)])
+    try:
+        wait_until(lambda: len(list(jobs.iterdir())) == 2)
+    finally:
+        run.send_signal(sent)
+        run.wait()
+    for job in jobs.iterdir():
+        wait_until(lambda job=job: has_ended(job.name))
+
+
+def test_a_second_run_with_the_same_file_is_refused_and_takes_nothing_away(tmp_path):
+    file = tmp_path / 'rows.csv'
+
+    def found():
+        yield [{'seed': 0}]
+        with pytest.raises(ValueError, match=r'rows\.csv: another run adds rows to it'):
+            keep(read_rows(file, ['seed']), file, [[{'seed': 1}]], 'jobs', 1)
+        keep(read_rows(None, ['seed']), tmp_path / 'others.csv', [[{'seed': 1}]], 'jobs', 1)
+        yield [{'seed': 2}]
+
+    keep(read_rows(file, ['seed']), file, found(), 'jobs', 2)
+    assert read_rows(file, ['seed']).seed.tolist() == [0, 2]
+    keep(read_rows(file, ['seed']), file, [[{'seed': 3}]], 'jobs', 1)
+    assert read_rows(file, ['seed']).seed.tolist() == [0, 2, 3]
