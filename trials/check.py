@@ -5,7 +5,7 @@ started, twice. Here the same is said in one line each. What needs no torch is l
 own keys (by NNI's configuration classes), the search space, the budgets. If that is right, the recipes and the classes
 of the strategies follow, which takes as long as it takes to import them.
 
-Where the trials run on this machine, their GPUs, the folder of their data and the networks that a recipe names are
+Where the trials run on this machine, their GPUs, the files of their data and the networks that a recipe names are
 looked for too. Nothing that the file names is run, but for strategies of the user's own, each in a process with a time
 limit, and the Python on ``PATH``, which is asked for its modules.
 """
@@ -253,7 +253,9 @@ def _slow_problems(config: dict[str, Any], folder: Path, own_code: bool) -> list
 
 
 def _here_problems(config: dict[str, Any], folder: Path) -> list[str]:
-    """What trials on this machine would lack: the GPUs that they ask for, the folder of their data."""
+    """What trials on this machine would lack: the GPUs that they ask for, the files of their data."""
+    from .datasets import check_files
+
     service = config['trainingService']
     if not isinstance(service, dict) or service.get('platform') != 'local':
         return []
@@ -262,9 +264,14 @@ def _here_problems(config: dict[str, Any], folder: Path) -> list[str]:
         problems.append(f'trialGpuNumber: {wanted}, but nvidia-smi shows {there} GPUs on this machine')
     home = folder / str(config.get('trialCodeDirectory', '.'))
     for stage in ('retrain', 'search'):
-        data = config['tuner']['classArgs'].get(stage, {}).get('dataset/folder')
-        if data is not None and not (home / Path(data).expanduser()).is_dir():
-            problems.append(f'tuner.classArgs: {stage}: dataset/folder: there is no folder {home / data}')
+        recipe = config['tuner']['classArgs'].get(stage)
+        if recipe is None:
+            continue
+        own = {key.removeprefix('dataset/'): value for key, value in recipe.items() if key.startswith('dataset/')}
+        try:
+            check_files(recipe['dataset'], home, **own)
+        except ValueError as error:
+            problems.append(f'tuner.classArgs: {stage}: {error}')
     return problems
 
 

@@ -137,7 +137,12 @@ BAD = {
     'no folder of the data': (
         'dataset: cued-digits\n      dataset/canvases: 24000 ',
         'dataset: image-folder\n      dataset/folder: /nowhere',
-        r'tuner.classArgs: retrain: dataset/folder: there is no folder /nowhere',
+        r'tuner.classArgs: retrain: data set image-folder: /nowhere is missing; put images there .+',
+    ),
+    'no data in the folder': (
+        'dataset: cued-digits\n      dataset/canvases: 24000 ',
+        'dataset: kmnist\n      dataset/folder: tests',
+        r'tuner.classArgs: retrain: data set kmnist: .+/tests/train-images-idx3-ubyte is missing, .+',
     ),
     'no folder of the tuner': ('codeDirectory: .\n', 'codeDirectory: nowhere\n', r'.+nowhere" is not a directory'),
     'no trial command': (
@@ -638,7 +643,7 @@ def test_the_variants_that_are_shipped_are_right_to_nni_and_to_us(file, tmp_path
     program.chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
     status, lines = main(['check', str(file)]), capsys.readouterr().err.splitlines()
-    assert all('dataset/folder: there is no folder ' in line for line in lines), lines  # which nobody ships
+    assert all(re.search(r': data set .+ is missing', line) for line in lines), lines  # which nobody ships
     lacking = ['cifar', 'imagenet', 'imagenet-fast']
     if not Path('/usr/share/datasets').is_dir():  # of Debian's packages
         lacking.append('fashion-mnist')

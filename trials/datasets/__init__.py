@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 from search_space.skeleton import Skeleton, closest
 
@@ -16,6 +17,7 @@ __all__ = [
     'DataSet',
     'check_arguments',
     'check_classes',
+    'check_files',
     'check_fit',
     'class_names',
     'hold_out',
@@ -94,6 +96,22 @@ def check_arguments(name: str, arguments: dict, input_size: int | None = None) -
             hint = closest(key, known) if known else 'it has none'
             raise ValueError(f'data set {name}: unknown argument {key!r}; {hint}')
     at_size(DATASETS[name].check, input_size)(**arguments)
+
+
+def check_files(name: str, working_folder: Path, **arguments) -> None:
+    """Says that files which :func:`load` would read are not there, without opening one.
+
+    Args:
+        name: of the data set, a key of :data:`DATASETS`.
+        working_folder: where a relative ``folder`` is seen from.
+        arguments: the data set's own, valid.
+
+    Raises:
+        ValueError: files are missing; the message says which, and where they are to be had.
+    """
+    if (find := DATASETS[name].find) is not None:
+        folder = Path(arguments.pop('folder', 'data')).expanduser()
+        find(folder=str(working_folder / folder), **arguments)
 
 
 def training_images(name: str, **arguments) -> int | None:

@@ -30,15 +30,18 @@ _IMAGES = 50_000
 
 
 def _read(name: str, folder: str, train: bool) -> torchvision.datasets.CIFAR10:
-    root, source = data_folder(name, folder), _SOURCES[name]
     try:
-        return source(root, train=train)
+        return _SOURCES[name](data_folder(name, folder), train=train)
     except RuntimeError:  # torchvision compares the files with their published checksums
-        raise ValueError(
-            f'data set {name}: {root / source.base_folder} is missing or damaged; download {source.filename} from the '
-            f'CIFAR page of the University of Toronto and unpack it in {root}, or name another folder with '
-            'dataset/folder'
-        ) from None
+        raise _not_there(name, folder) from None
+
+
+def _not_there(name: str, folder: str) -> ValueError:
+    root, source = data_folder(name, folder), _SOURCES[name]
+    return ValueError(
+        f'data set {name}: {root / source.base_folder} is missing or damaged; download {source.filename} from the '
+        f'CIFAR page of the University of Toronto and unpack it in {root}, or name another folder with dataset/folder'
+    )
 
 
 def _parts(name: str, folder: str, augmentation: str, random_erasing: float) -> DataParts:
@@ -75,12 +78,19 @@ def _data_set(name: str) -> DataSet:
         """From the files, which are compared with their published checksums."""
         return tuple(_read(name, folder, train=False).classes)
 
+    def find(*, folder: str = 'data', **_) -> None:
+        source = _SOURCES[name]
+        for file, _checksum in source.train_list + source.test_list:
+            if not (data_folder(name, folder) / source.base_folder / file).is_file():
+                raise _not_there(name, folder)
+
     learnt = always(round(_IMAGES * (1 - VALIDATION)))
     return DataSet(
         load,
         check,
         always(_NORMALISATION[name]),
         class_names,
+        find=find,
         training_images=learnt,
         classes=int(name.removeprefix('cifar')),
     )

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .parts import DataParts
 
@@ -26,6 +27,7 @@ class DataSet:
         normalisation: of the images; looks at no file.
         class_names: in the order of the labels; raises ValueError where files have to say it and are not there.
         load_test: gives the test part with None for the others, where it can be there without them.
+        find: raises ValueError where files that :attr:`load` reads are not there, and opens none of them.
         training_images: how many the training part has, where that is known without its files.
         classes: how many there are, where that is known without its files.
     """
@@ -35,6 +37,7 @@ class DataSet:
     normalisation: Callable[..., Normalisation]
     class_names: Callable[..., tuple[str, ...]]
     load_test: Callable[..., DataParts] | None = None
+    find: Callable[..., Any] | None = None
     training_images: Callable[..., int] | None = None
     classes: int | None = None
 

@@ -278,11 +278,28 @@ def _check(name: str):
     return check
 
 
+def _find_imagenet(*, folder: str = 'data', **_) -> None:
+    _find_classes('imagenet', *_imagenet_folders(folder, 'train', 'val')[1].values())
+
+
+def _find(*, folder: str = 'data', **_) -> None:
+    _find_classes('image-folder', *_own_folders(folder)[1].values())
+
+
+def _find_classes(name: str, *folders: Path) -> None:
+    for folder in folders:
+        if not folders_in(folder):
+            raise ValueError(
+                f'data set {name}: {folder} must hold a folder of images for each class: it has no folders'
+            )
+
+
 IMAGENET = DataSet(
     _load_imagenet,
     _check('imagenet'),
     always(_NORMALISATION),
     always(tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta['categories'])),
     _load_imagenet_test,
+    _find_imagenet,
 )
-IMAGE_FOLDER = DataSet(_load, _check('image-folder'), always(_NORMALISATION), _class_names)
+IMAGE_FOLDER = DataSet(_load, _check('image-folder'), always(_NORMALISATION), _class_names, find=_find)

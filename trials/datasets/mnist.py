@@ -150,12 +150,17 @@ def _data_set(of: _Published) -> DataSet:
             f'data set {of.name}: its images lie in a margin of black, and input_size of the skeleton', input_size
         )
 
+    def find(*, folder: str = 'data', **_) -> None:
+        for part in ('train', 't10k'):
+            _files(of, folder, part)
+
     learnt = always(round(_IMAGES * (1 - VALIDATION)))
     return DataSet(
         load,
         check,
         always(((of.mean,) * 3, (of.std,) * 3)),
         always(of.classes),
+        find=find,
         training_images=learnt,
         classes=len(of.classes),
     )
@@ -167,8 +172,7 @@ def _read(of: _Published, folder: str, part: str) -> _Pictures:
     Raises:
         ValueError: the files are not there, or not such files.
     """
-    root = data_folder(of.name, folder)
-    images, labels = (_find(of, root, f'{part}-{what}') for what in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
+    images, labels = _files(of, folder, part)
     try:
         pictures = _Pictures(read_idx(images), read_idx(labels))
     except ValueError as error:
@@ -182,6 +186,16 @@ def _read(of: _Published, folder: str, part: str) -> _Pictures:
     if pictures.targets.max() >= len(of.classes):
         raise ValueError(f'data set {of.name}: {labels} must hold labels from 0 to 9, not {pictures.targets.max()}')
     return pictures
+
+
+def _files(of: _Published, folder: str, part: str) -> list[Path]:
+    """Those of the images and of the labels of ``train`` or ``t10k``.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    root = data_folder(of.name, folder)
+    return [_find(of, root, f'{part}-{what}') for what in ('images-idx3-ubyte', 'labels-idx1-ubyte')]
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,17 @@ from torch.utils.data import Subset, TensorDataset
 
 from search_space import load_skeleton
 from trials.__main__ import main
-from trials.datasets import DATASETS, check_fit, class_names, hold_out, labels_of, load, normalisation, training_images
+from trials.datasets import (
+    DATASETS,
+    check_files,
+    check_fit,
+    class_names,
+    hold_out,
+    labels_of,
+    load,
+    normalisation,
+    training_images,
+)
 from trials.datasets.image_part import ImagePart
 from trials.parameters import TrialParameters
 from trials.training.evaluator import evaluator, loader
@@ -67,6 +78,28 @@ def test_the_published_files_have_as_many_training_images_as_the_page_says():
         for name in re.findall('`(.*?)`', names):
             assert f'{training_images(name):,}' == count
     assert training_images('mnist') == 54_000
+
+
+@pytest.mark.parametrize('name', IN_FILES)
+def test_missing_files_are_found_without_reading_those_that_are_there(name, arguments, tmp_path, monkeypatch):
+    given = own(name, arguments)
+    folder = Path(given.pop('folder'))
+    check_files(name, folder.parent, folder=folder.name, **given)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').mkdir()
+    with pytest.raises(ValueError, match=rf'^data set {name}: {tmp_path / "data"}.+'):
+        check_files(name, tmp_path, **given)
+    with pytest.raises(ValueError, match=rf'^data set {name}: {tmp_path / "data"}.+'):  # as a trial would say
+        load(name, **given)
+
+
+@pytest.mark.parametrize('name', ['mnist', 'cifar10'])
+def test_one_missing_file_is_enough(name, arguments, tmp_path):
+    folder = shutil.copytree(arguments[name]['folder'], tmp_path / 'data')
+    check_files(name, tmp_path)
+    next(file for file in sorted(folder.rglob('*')) if file.is_file() and 'meta' not in file.name).unlink()
+    with pytest.raises(ValueError, match='is missing'):
+        check_files(name, tmp_path)
 
 
 def test_it_is_the_same_every_time(name, parts, arguments):
