@@ -1,4 +1,4 @@
-"""The main job at a small budget, run once for all tests that look at it."""
+"""The main job at a small budget, and what every test needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import pytest
 import torch
 import yaml
-from nnictl_experiment import ROOT, nni_experiment
+from nnictl_experiment import ROOT
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # before Triton is imported: kernels for GPUs are tested in its interpreter
@@ -37,11 +37,3 @@ def configuration() -> dict:
     arguments['strategies']['autonl'] = arguments['strategies'].pop('autonl')  # last: its search is not trial 0
     arguments.update(budget=2.6, test_runs=1)  # a search of 1.6 epochs and a retraining of 1
     return configuration
-
-
-@pytest.fixture(scope='session')
-def finished_experiment(tmp_path_factory, configuration):
-    """The main job at a small budget, DONE but not stopped yet; its table as printed."""
-    with nni_experiment(tmp_path_factory.mktemp('home'), configuration) as experiment:
-        table = experiment.command('-m', 'analysis', 'table', experiment.id, '--wait')
-        yield experiment, table

@@ -1,8 +1,6 @@
-"""The main job, through nnictl, at a small budget."""
+"""The main job, through run.sh and nnictl: what is wrong ends it, and it may be interrupted."""
 
 import copy
-import io
-import json
 import os
 import re
 import shutil
@@ -11,20 +9,14 @@ import subprocess
 import sys
 import time
 
-import pandas as pd
 import psutil
 import pytest
-import requests
-import torch
 import yaml
 from nnictl_experiment import ROOT, nni_experiment, processes_of
 from python_environment import environment_at
 
-from analysis import Experiment, trials
-from search_space import build, load_skeleton
 from trials.installation import stamp_of
 
-SKELETON = load_skeleton('cued')
 pytestmark = [pytest.mark.slow, pytest.mark.experiment]
 
 
@@ -42,111 +34,6 @@ def test_what_is_wrong_to_nni_starts_nothing(configuration, tmp_path):
     wrong = {**configuration, 'trialCodeDirectory': 'nowhere'}
     with pytest.raises(AssertionError, match='nowhere" is not a directory'), nni_experiment(tmp_path, wrong):
         pass
-
-
-@pytest.fixture(scope='module')
-def frame(finished_experiment):
-    return trials(Experiment(finished_experiment[0].folder))
-
-
-def test_it_ends_done_with_a_table_of_all_strategies(finished_experiment):
-    experiment, table = finished_experiment
-    assert table.returncode == 0, table.stdout + table.stderr
-    assert f'Experiment {experiment.id}: DONE' in table.stdout
-    values = experiment.command('-m', 'analysis', 'table', experiment.id, '--csv')
-    frame = pd.read_csv(io.StringIO(values.stdout), index_col='strategy')
-    assert set(frame.index) == {'autonl', 'random', 'evolution'}
-    assert frame.failed.eq(0).all()
-    assert frame.epochs.between(2.0, 2.6).all()
-    assert (
-        frame[['lightnl', 'macs', 'params', 'validation_accuracy', 'test_accuracy', 'seconds']].notna().all(axis=None)
-    )
-
-
-def test_the_web_ui_knows_it_behind_its_prefix_only(finished_experiment):
-    experiment, _ = finished_experiment
-    status = requests.get(f'http://localhost:{experiment.port}/{experiment.prefix}/api/v1/nni/check-status', timeout=10)
-    assert status.json()['status'] == 'DONE'
-    assert requests.get(f'http://localhost:{experiment.port}/api/v1/nni/check-status', timeout=10).status_code == 404
-
-
-def test_every_trial_ran_the_parameters_that_nni_has_recorded_for_it(finished_experiment):
-    experiment, _ = finished_experiment
-    recorded = {}
-    for event in Experiment(experiment.folder).trial_events():
-        if event['data']:
-            recorded[event['trialJobId']] = json.loads(event['data'])['parameters']
-    assert len(recorded) == 9
-    for trial, parameters in recorded.items():
-        (file,) = experiment.folder.glob(f'environments/*/trials/{trial}/trial.json')
-        assert json.loads(file.read_text())['parameters'] == parameters
-
-
-def test_tensorboard_of_the_web_ui_opens_on_the_history_of_a_trial(finished_experiment):
-    experiment, _ = finished_experiment
-    trials = list(experiment.folder.glob('environments/*/trials/*/trial.json'))
-    for file in trials:
-        opened = experiment.folder / 'trials' / file.parent.name / 'output' / 'tensorboard'
-        assert list(opened.glob('events.out.tfevents.*'))
-    assert len(trials) == 9
-
-
-def test_every_trial_reports_under_its_own_parameters_at_its_start_and_every_epoch(finished_experiment):
-    records = Experiment(finished_experiment[0].folder)
-    ids = {
-        event['trialJobId']: str(json.loads(event['data'])['parameter_id'])
-        for event in records.trial_events()
-        if event['data']
-    }
-    reported = {trial: [] for trial in ids}
-    for metric in records.metrics():
-        assert metric['parameterId'] == ids[metric['trialJobId']]
-        reported[metric['trialJobId']].append((metric['type'], metric['data'].get('epoch')))
-    assert all(r == [('PERIODICAL', 0), ('PERIODICAL', 1), ('FINAL', None)] for r in reported.values()), reported
-
-
-def test_strategies_see_no_test_data_before_the_end(frame):
-    assert frame[frame.stage != 'test'].test_accuracy.isna().all()
-    assert frame[frame.stage == 'test'].test_accuracy.notna().all()
-    assert frame[frame.stage == 'test'].started.min() > frame[frame.stage != 'test'].started.max()
-
-
-def test_labels_are_the_spaces_own(frame):
-    assert {column for column in frame.columns if '/' in column} == set(SKELETON.choices())
-    for row in frame.to_dict('records'):
-        SKELETON.check_sample({label: row[label] for label in SKELETON.choices()})
-
-
-def test_the_network_of_the_search_is_the_one_that_is_retrained(frame):
-    own = frame[(frame.strategy == 'autonl') & (frame.stage != 'test')]
-    assert own.stage.tolist() == ['search', 'retrain']
-    assert own[list(SKELETON.choices())].nunique().eq(1).all()
-
-
-def test_a_trial_repeated_outside_nni_gives_the_same_result_and_weights(finished_experiment, tmp_path):
-    experiment, _ = finished_experiment
-    file = next(
-        file
-        for file in sorted(experiment.folder.glob('environments/*/trials/*/trial.json'))
-        if json.loads(file.read_text())['parameters']['stage'] == 'test'
-    )
-    again = experiment.command('-m', 'trials', 'run', '--parameters', str(file), '--out', str(tmp_path))
-    assert again.returncode == 0, again.stderr
-    of_nni, repeated = (json.loads(path.read_text())['result'] for path in (file, tmp_path / 'trial.json'))
-    of_nni.pop('seconds'), repeated.pop('seconds')
-    assert repeated == of_nni
-    first, second = (torch.load(path / 'network.pt', weights_only=True) for path in (file.parent, tmp_path))
-    for name, weight in first.items():
-        assert torch.equal(weight, second[name])
-
-
-def test_a_trial_leaves_the_weights_of_its_network(finished_experiment):
-    experiment, _ = finished_experiment
-    for file in experiment.folder.glob('environments/*/trials/*/trial.json'):
-        record = json.loads(file.read_text())
-        source = record['result'] if record['parameters']['stage'] == 'search' else record['parameters']
-        network = build(SKELETON, {label: source[label] for label in SKELETON.choices()})
-        network.load_state_dict(torch.load(file.parent / 'network.pt', weights_only=True))
 
 
 def test_run_sh_can_be_interrupted_and_goes_on_to_its_report(configuration, tmp_path):
