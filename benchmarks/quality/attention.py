@@ -291,7 +291,7 @@ def beds_of(args: argparse.Namespace) -> list[Bed]:
     """The tasks that the command line asks for.
 
     Raises:
-        ValueError: a recipe, its rows or its data are not there or not valid.
+        ValueError: a recipe or its rows are not valid.
     """
     beds = []
     for task in args.tasks:
@@ -299,7 +299,8 @@ def beds_of(args: argparse.Namespace) -> list[Bed]:
         recipe, _ = changed({'skeleton': given['skeleton'], **given['retrain']}, {}, args.set)
         rows = args.rows or range(1, 1 + len(load_skeleton(recipe['skeleton']).rows))
         beds.append(Bed(task, recipe, tuple(sorted(set(rows)))))
-        data_of(beds[-1])
+        trial_of(beds[-1], 0)
+        beds[-1].body()
     return beds
 
 
@@ -337,6 +338,9 @@ def measure(args: argparse.Namespace) -> None:
     done = set(keys(frame, KEY))
     left = [job for job in jobs if not done.issuperset(job.identities())]
     trainings, rounds = ([job for job in left if bool(job.block) is kind] for kind in (True, False))
+    for bed in beds:
+        if any(job.bed == bed for job in trainings):
+            data_of(bed)  # says now what is missing
     found = itertools.chain(in_any_order(Job.rows, trainings, args.processes), in_any_order(Job.rows, rounds, 1))
     frame = keep(frame, args.csv, found, 'jobs', len(left))
     wanted = {key for job in jobs for key in job.identities()}
