@@ -25,7 +25,7 @@ LONG = {
     'bash benchmarks/on_gpu.sh': 'tests/benchmarks/speed/test_on_gpu.py',
     'nnictl create --config': 'tests/nnictl_experiment.py',
     'nnictl stop': 'tests/nnictl_experiment.py',
-    'python -m analysis table --wait': 'tests/conftest.py',
+    'python -m analysis table --wait': 'tests/test_finished_experiment.py',
     'python -m benchmarks.ground_truth train': 'tests/benchmarks/ground_truth/test_ground_truth.py',
     'python -m search_space latency': 'tests/search_space/cost/test_latency.py',
     'python -m trials check experiments/imagenet.yaml': 'tests/trials/test_check.py',
