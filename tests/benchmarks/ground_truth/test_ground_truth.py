@@ -78,7 +78,7 @@ def test_every_network_is_trained_once_from_every_seed_and_a_stopped_run_goes_on
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_no_training_is_lost(recipe, tmp_path):
     given = yaml.safe_load(recipe.read_text())
-    given['recipe']['epochs'] = 40
+    given['recipe']['epochs'] = 12
     recipe.write_text(yaml.safe_dump(given))
     out = tmp_path / 'networks.csv'
     arguments = ['train', '--table', str(out), '--recipe', str(recipe), '--processes', '1']
