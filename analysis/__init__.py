@@ -10,7 +10,7 @@ _HOMES = {
     'plots': (),
     'result_set': ('ResultSet', 'read', 'read_trajectories', 'shipped'),
     'report': ('write_report',),
-    'statistics': ('bootstrap_interval', 'paired_differences', 'rank_correlation', 'strategy_means'),
+    'statistics': ('mean_interval', 'paired_differences', 'rank_correlation', 'strategy_means'),
     'tables': (
         'best_so_far',
         'comparison',

@@ -58,8 +58,8 @@ def strategy_styles(strategies) -> dict[str, dict[str, str]]:
 def best_so_far(trials: pd.DataFrame, over: str = 'epochs', ax: Axes | None = None) -> Axes:
     """The best validation accuracy that each strategy had found, against what it had spent on training.
 
-    The line is the mean over experiments (seeds), from where each has a network; the band is the bootstrap interval of
-    this mean (95%), where there are two experiments or more. Their number is in the legend.
+    The line is the mean over experiments (seeds), from where each has a network; the band is from the lowest of them to
+    the highest. Their number is in the legend.
 
     Args:
         trials: of one experiment, or of several that differ in their seed.
@@ -75,7 +75,7 @@ def best_so_far(trials: pd.DataFrame, over: str = 'epochs', ax: Axes | None = No
     grid = np.unique([*rises[over].astype(float), *best[over].astype(float).nlargest(1)])
     for strategy, own in best.groupby('strategy'):
         curves = np.stack([_steps(run, over, grid) for _, run in own.groupby('experiment')])
-        mean, low, high = _mean_and_band(curves)
+        mean, low, high = curves.mean(0), curves.min(0), curves.max(0)
         style, label = styles[strategy], _plain(f'{strategy} (n = {len(curves)})')
         ax.plot(grid, mean, **style, drawstyle='steps-post', markevery=_marks(mean), markersize=6, label=label)
         if len(curves) > 1:
@@ -99,15 +99,6 @@ def _marks(mean: np.ndarray) -> list[int]:
     there = np.flatnonzero(~np.isnan(mean))
     rises = there[1:][np.diff(mean[there]) > 0]
     return sorted({*there[:1].tolist(), *rises[:: max(1, len(rises) // 10)].tolist(), *there[-1:].tolist()})
-
-
-def _mean_and_band(curves: np.ndarray, resamples: int = 1000):
-    """Mean over experiments, and the percentile bootstrap interval of it, point by point; NaN where one has none."""
-    drawn = np.random.default_rng(0).integers(len(curves), size=(resamples, len(curves)))
-    weights = np.zeros((resamples, len(curves)))
-    np.add.at(weights, (np.arange(resamples)[:, None], drawn), 1 / len(curves))
-    low, high = np.quantile(weights @ curves, [0.025, 0.975], axis=0)
-    return curves.mean(0), low, high
 
 
 def accuracy_against_macs(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:

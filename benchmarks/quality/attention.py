@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import math
 import os
 import sys
 import time
@@ -42,6 +41,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from analysis import mean_interval  # noqa: E402
 from benchmarks.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
 from benchmarks.quality.search_quality import changed  # noqa: E402
 from benchmarks.quiet import quiet  # noqa: E402
@@ -236,15 +236,6 @@ def latencies(bed: Bed) -> list[dict[str, float]]:
     return [{'latency_ms': ms} for ms in median_ms(subjects, RUNS).values()]
 
 
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """The mean of a few values and Student's 95% interval of it, NaN of one value alone."""
-    from scipy import stats
-
-    values = values.dropna()
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean(), values.mean() - half, values.mean() + half
-
-
 def report(bed: Bed, frame: pd.DataFrame) -> str:
     """The bed's table, of the CSV's rows ``frame``."""
     of_bed = frame[frame.settings == bed.settings()]
@@ -261,7 +252,7 @@ def report(bed: Bed, frame: pd.DataFrame) -> str:
     ]
     for block in [block for block in BLOCKS if block in accuracy]:
         parameters = sum(weight.numel() for weight in bed.network(block).parameters())
-        middle, low, high = interval(accuracy[block])
+        middle, low, high, _ = mean_interval(accuracy[block])
         lines.append(
             f'{block:16}{bed.macs(block):12,}{parameters:12,}'
             f'{latency[block].median():12.3f}{times_none(latency, block):>8}'
@@ -283,8 +274,7 @@ def less(accuracy: pd.DataFrame, block: str, other: str) -> str:
     """By how many points the block's accuracy is above the other's, with the interval over the seeds of both."""
     if block == other or other not in accuracy:
         return '-'
-    points = 100 * pd.Series(interval(accuracy[block] - accuracy[other]))
-    return '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*points)
+    return '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*mean_interval(100 * (accuracy[block] - accuracy[other])))
 
 
 def beds_of(args: argparse.Namespace) -> list[Bed]:

@@ -48,8 +48,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from analysis import mean_interval  # noqa: E402
 from benchmarks.kept_rows import digest, in_any_order, keep, keys, read_rows  # noqa: E402
-from benchmarks.quality.attention import interval  # noqa: E402
 from benchmarks.quality.search_quality import changed  # noqa: E402
 from benchmarks.quiet import quiet  # noqa: E402
 from search_space.entry_point import Parser, path_argument, run, whole_argument  # noqa: E402
@@ -174,7 +174,7 @@ def failures(accuracy: pd.Series) -> str:
 
 
 def line(name: str, accuracy: pd.Series, seconds: pd.Series) -> str:
-    middle, low, high = interval(accuracy[accuracy >= FAILED_BELOW])
+    middle, low, high, _ = mean_interval(accuracy[accuracy >= FAILED_BELOW])
     learnt = f'{middle:.2%} [{low:.2%}, {high:.2%}]'.replace('nan%', '-')
     return f'  {name:16}{failures(accuracy):28}{learnt:28}{seconds.median():6.0f}'
 
@@ -188,7 +188,7 @@ def compared(first: pd.Series, other: pd.Series) -> str:
     alone = int((failed['first'] & ~failed.other).sum()), int((failed.other & ~failed['first']).sum())
     p = binomtest(alone[1], sum(alone)).pvalue if sum(alone) else 1.0
     learnt = both[~failed.any(axis=1)]
-    points = '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*(100 * value for value in interval(learnt.other - learnt['first'])))
+    points = '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*mean_interval(100 * (learnt.other - learnt['first'])))
     return (
         f'{alone[1]} failed that do not there and {alone[0]} the other way round, of {len(both)} (p = {p:.2g}); '
         f'accuracy {points.replace("+nan", "-")} points where both learn'

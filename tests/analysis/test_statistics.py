@@ -8,32 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import bootstrap_interval, paired_differences, rank_correlation, strategy_means
+from analysis import mean_interval, paired_differences, rank_correlation, strategy_means
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
 
 @settings(max_examples=25, deadline=None)
-@given(ACCURACIES)
-def test_an_interval_is_around_the_mean_and_within_the_range_of_the_values(values):
-    interval = bootstrap_interval(values, resamples=300)
-    slack = 1e-9
+@given(ACCURACIES, st.floats(0.5, 0.99))
+def test_an_interval_is_students_around_the_mean(values, level):
+    interval = mean_interval(values, level)
     assert interval.n == len(values)
-    assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
-    assert min(values) - slack <= interval.estimate <= max(values) + slack
+    assert interval.estimate == pytest.approx(sum(values) / len(values))
+    assert interval.low <= interval.estimate <= interval.high
+    if min(values) < max(values):
+        on_its_edge = stats.ttest_1samp(values, interval.high).pvalue
+        assert on_its_edge == pytest.approx(1 - level, abs=1e-6)
 
 
-def test_the_interval_of_many_values_is_the_normal_one():
-    values = stats.norm(0.9, 0.02).rvs(400, random_state=0)
-    interval = bootstrap_interval(values)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+def test_an_interval_of_three_seeds_holds_the_mean_that_they_are_of_as_often_as_it_says():
+    seeds = stats.norm(0.9, 0.02).rvs((2000, 3), random_state=0)
+    intervals = [mean_interval(values) for values in seeds]
+    held = sum(interval.low <= 0.9 <= interval.high for interval in intervals)
+    assert stats.binomtest(held, len(intervals), 0.95).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(('values', 'n'), [([], 0), ([0.5], 1), ([0.5, None, float('nan'), pd.NA], 1)])
 def test_there_is_no_interval_of_fewer_than_two_values(values, n):
-    interval = bootstrap_interval(values)
+    interval = mean_interval(values)
     assert interval.n == n
     assert math.isnan(interval.low)
     assert math.isnan(interval.high)

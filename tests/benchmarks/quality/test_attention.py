@@ -1,6 +1,5 @@
 """``benchmarks/quality/attention.py``, on tasks of a few seconds."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -65,13 +64,6 @@ def test_macs_are_those_that_the_network_does(block):
     else:
         assert products == 0
     assert of.macs(NON_LOCAL) > of.macs('LightNL 0.25/1') > of.macs('LightNL 0.125/2') > of.macs(NONE)
-
-
-def test_the_interval_is_students():
-    middle, low, high = attention.interval(pd.Series([0.0, 1.0, 2.0, 3.0, 4.0]))
-    assert middle == 2
-    half = 2.776445 * np.sqrt(2.5 / 5)  # Student's t of four degrees of freedom
-    assert (middle - low, high - middle) == pytest.approx((half, half), rel=1e-5)
 
 
 @pytest.mark.slow
