@@ -95,9 +95,13 @@ def _missing(value) -> bool:
     return value is pd.NA or value in ('NaT', None) or (isinstance(value, float) and math.isnan(value))
 
 
-def shipped() -> Path:
-    """The folder of the result set that comes with the package: of the main job, over several seeds."""
-    return Path(__file__).parent / 'results' / 'main-job'
+def shipped(name: str = 'main-job') -> Path:
+    """The folder of a result set that comes with the package, an experiment over several seeds.
+
+    Args:
+        name: ``main-job``, of ``experiment.yaml``, or ``fashion-mnist``, of ``experiments/fashion-mnist.yaml``.
+    """
+    return Path(__file__).parent / 'results' / name
 
 
 def read(*experiments: str | Path | Experiment | RunningExperiment) -> ResultSet:

@@ -80,13 +80,16 @@ def test_nothing_that_is_saved_says_which_machine_it_was(tmp_path):
             assert private not in file.read_text()
 
 
-def test_the_shipped_result_set_is_a_real_experiments_and_small(main_job):
-    assert set(main_job.experiments.status) == {'DONE'}
-    assert {'search', 'retrain', 'test'} == set(main_job.trials.stage)
-    assert len(main_job.trajectories)
-    assert main_job.unreadable.empty
-    assert sum(file.stat().st_size for file in shipped().iterdir()) < 500_000
-    for file in shipped().iterdir():
+@pytest.mark.parametrize('name', ['main-job', 'fashion-mnist'])
+def test_a_shipped_result_set_is_that_of_real_experiments_and_small(name):
+    results = read(shipped(name))
+    assert set(results.experiments.status) == {'DONE'}
+    assert results.experiments.seed.tolist() == [0, 1, 2]
+    assert {'search', 'retrain', 'test'} == set(results.trials.stage)
+    assert len(results.trajectories)
+    assert results.unreadable.empty
+    assert sum(file.stat().st_size for file in shipped(name).iterdir()) < 500_000
+    for file in shipped(name).iterdir():
         assert not {'/root', '/home', '/tmp', '/work'} & set(
             file.read_text().replace('"', ' ').replace(',', ' ').split()
         )
