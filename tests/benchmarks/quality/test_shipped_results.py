@@ -56,16 +56,18 @@ def test_the_page_on_search_quality_quotes_what_is_printed_of_the_shipped_rows(
     assert [line for line in lines if line not in page] == []
 
 
-@pytest.mark.parametrize('file', ['budgets.csv', 'one_cycle.csv'])
-def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('file', 'quoted'), [('seeds.csv', 'target_macs|  at or below'), ('budgets.csv', ''), ('one_cycle.csv', '')]
+)
+def test_the_page_on_seeds_quotes_what_is_printed_of_the_shipped_rows(file, quoted, monkeypatch, capsys):
     page = (PAGES / 'where.md').read_text()
     (command,) = re.findall(rf'search_seeds.py (.*{file} --print)', page)
     monkeypatch.setattr(
         'sys.argv', ['search_seeds.py', *shlex.split(command.replace('benchmarks/results', str(RESULTS)))]
     )
     search_seeds.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) > 10
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(quoted, line)]
+    assert len(lines) >= 6
     assert [line for line in lines if line not in page.splitlines()] == []
 
 
