@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,9 +90,13 @@ def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, tot
         what, total: of the jobs, see :func:`.progress.progress`.
 
     Raises:
-        ValueError: another run adds rows to ``file``; each would take those of the other away.
+        ValueError: another run adds rows to ``file``, or has done so since ``frame`` was read: rows would be lost.
     """
+    if not total:
+        return frame
     with _alone(file):
+        if file is not None and len(read_rows(file, [])) != len(frame):
+            raise ValueError(f'{file}: another run has added rows to it in the meantime; start again')
         for rows in progress(found, what, total):
             frame = pd.concat([frame, pd.DataFrame(rows)]) if len(frame) else pd.DataFrame(rows)
             if file is not None:
@@ -103,11 +106,11 @@ def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, tot
 
 @contextmanager
 def _alone(file: Path | None) -> Iterator[None]:
-    """No other process of this machine is in here with the same ``file``."""
+    """No other process is in here with the same ``file``; a hidden one beside it says so."""
     if file is None:
         yield
         return
-    lock = FileLock(Path(tempfile.gettempdir()) / f'{file.stem}-{digest(str(file.resolve()))}.lock', timeout=0)
+    lock = FileLock(file.with_name(f'.{file.name}.lock'), timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -115,4 +118,5 @@ def _alone(file: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

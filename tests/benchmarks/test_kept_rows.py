@@ -100,5 +100,8 @@ def test_a_second_run_with_the_same_file_is_refused_and_takes_nothing_away(tmp_p
 
     keep(read_rows(file, ['seed']), file, found(), 'jobs', 2)
     assert read_rows(file, ['seed']).seed.tolist() == [0, 2]
+    with pytest.raises(ValueError, match=r'rows\.csv: another run has added rows to it in the meantime'):
+        keep(read_rows(None, ['seed']), file, [[{'seed': 4}]], 'jobs', 1)
     keep(read_rows(file, ['seed']), file, [[{'seed': 3}]], 'jobs', 1)
     assert read_rows(file, ['seed']).seed.tolist() == [0, 2, 3]
+    assert {path.name for path in tmp_path.iterdir()} == {'rows.csv', 'others.csv'}
