@@ -176,10 +176,13 @@ def report(frame: pd.DataFrame, name: str) -> None:
         others = positions.map(len) - at_row_1
         print(
             f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()} '
-            f'({interval(at_row_1.sum(), len(of_value))}); at no more than one '
-            f'other row: {(others <= 1).sum()}; without LightNL: {(positions.map(len) == 0).sum()}; '
+            f'({interval(at_row_1.sum(), len(of_value))}), alone: {(at_row_1 & (others == 0)).sum()}; '
+            f'at no more than one other row: {(others <= 1).sum()}; '
+            f'without LightNL: {(positions.map(len) == 0).sum()}; '
             f'MACs: median {of_value.macs.median():,.0f}, {of_value.macs.min():,.0f} to {of_value.macs.max():,.0f}'
         )
+        seconds = of_value.cpu_seconds
+        print(f'  CPU seconds of a search: {seconds.min():.0f} to {seconds.max():.0f}')
         if name == 'target_macs':
             print(f'  at or below the budget: {(of_value.macs <= value).sum()} of {len(of_value)}')
         if 'test_accuracy' in of_value:
