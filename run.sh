@@ -42,7 +42,7 @@ run_tests() {
   ruff check .
   ruff format --check .
   # Tensors are small and a second thread only waits for the first: so two processes, a file of tests in one of them.
-  # Experiments come after, also two at once: much of their time is waiting.
+  # Experiments come after, also two at once: much of their time is waiting. Status 5: none of those asked for.
   export OMP_NUM_THREADS=1
   local status=0 quick=''
   if [ "${1:-}" = --quick ]; then
@@ -51,7 +51,7 @@ run_tests() {
   fi
   python -m pytest -m "not experiment and not remote$quick" --numprocesses 2 --dist loadfile "$@" || status=$?
   if [ -z "$quick" ]; then
-    python -m pytest -m 'experiment and not remote' --numprocesses 2 --dist loadfile "$@" || { [ $? = 5 ] || status=1; }  # 5: none of those asked for
+    python -m pytest -m 'experiment and not remote' --numprocesses 2 --dist loadfile "$@" || { [ $? = 5 ] || status=1; }
   fi
   [ $status != 5 ] || status=0
   return $status

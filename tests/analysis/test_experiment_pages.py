@@ -6,7 +6,7 @@ import pytest
 from nnictl_experiment import ROOT
 from warm_process import run_program
 
-from analysis import comparison, read, shipped, strategy_means
+from analysis import comparison, paired_differences, read, shipped, strategy_means
 
 README = (ROOT / 'README.md').read_text()
 
@@ -39,9 +39,17 @@ def lines_of(trials):
     ]
 
 
-def test_its_means_are_those_of_the_rows(page, trials):
+def test_its_means_are_those_of_the_rows(name, page, trials):
     for row in strategy_means(comparison(trials)).itertuples():
         assert f'{row.estimate:.2%}' in page
+        assert name == 'main-job' or f'{row.estimate:.2%}' in README
+
+
+def test_no_interval_of_a_difference_leaves_0_out_as_it_says(page, trials):
+    assert 'The 95% intervals of all differences hold 0.' in ' '.join(page.split())
+    differences = paired_differences(comparison(trials))
+    assert len(differences) == 3
+    assert ((differences.low < 0) & (differences.high > 0)).all()
 
 
 def test_the_front_page_shows_seed_0_of_the_main_job(main_job):

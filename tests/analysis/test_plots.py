@@ -87,6 +87,15 @@ def test_the_line_of_a_strategy_ends_at_the_mean_of_its_best(main_job):
         assert (np.diff(there) >= 0).all()
 
 
+def test_the_band_of_a_strategy_ends_at_the_lowest_and_the_highest_of_its_best(main_job):
+    ax = plots.best_so_far(main_job.trials, 'epochs')
+    bands = [band.get_paths()[0].vertices for band in ax.collections if band.get_facecolor().size]
+    assert len(bands) == 3
+    for band, (_, best) in zip(bands, comparison(main_job.trials).groupby('strategy').validation_accuracy):
+        at_its_end = band[band[:, 0] == band[:, 0].max(), 1]
+        assert (at_its_end.min(), at_its_end.max()) == pytest.approx((best.min(), best.max()))
+
+
 def test_accuracy_is_shown_against_epochs_or_seconds_alone(main_job):
     with pytest.raises(ValueError, match="'epochs' or 'seconds', not 'minutes'"):
         plots.best_so_far(main_job.trials, 'minutes')

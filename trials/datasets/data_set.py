@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from .parts import DataParts
 
@@ -37,7 +36,7 @@ class DataSet:
     normalisation: Callable[..., Normalisation]
     class_names: Callable[..., tuple[str, ...]]
     load_test: Callable[..., DataParts] | None = None
-    find: Callable[..., Any] | None = None
+    find: Callable[..., None] | None = None
     training_images: Callable[..., int] | None = None
     classes: int | None = None
 
