@@ -90,6 +90,7 @@ def _contents(results: ResultSet) -> dict[str, Any]:
     tested = compared.test_accuracy.notna().any()
     accuracy = 'test_accuracy' if tested else 'validation_accuracy'
     means = strategy_means(compared, accuracy).sort_values('estimate', ascending=False)
+    means[['low', 'high']] = means[['low', 'high']].clip(0, 1)  # no accuracy is beyond
     means['macs'] = [compared[compared.strategy == name].macs.mean() for name in means.strategy]
     ranked = [*means[means.estimate.notna()].itertuples(), None, None]
     pairs, searched = supernet_accuracy(trials), results.trajectories.trial.nunique()

@@ -1,6 +1,7 @@
 """The report: whole, self-contained, honest about failures, and safe whatever trials say."""
 
 import json
+import re
 from html import unescape
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from html_page import Page, svg
 from records import Records, sample
 
-from analysis import read, shipped
+from analysis import comparison, read, shipped, strategy_means
 from analysis.__main__ import PLOTS, main
 
 
@@ -51,6 +52,13 @@ def test_it_is_made_for_phones_too(report):
     text = (report / 'report.html').read_text()
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert text.count('<div class="scroll"') == text.count('<table>')
+
+
+def test_no_interval_of_an_accuracy_is_past_100_percent(page, main_job):
+    assert strategy_means(comparison(main_job.trials)).high.max() > 1
+    highest = [float(high) for high in re.findall(r'% – ([\d.]+)%', page.text)]
+    assert len(highest) == 3
+    assert max(highest) == 100
 
 
 def test_it_says_who_won_with_the_number_of_experiments(page, main_job):
