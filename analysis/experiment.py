@@ -40,6 +40,9 @@ _LARGEST_RECORD = 2**26
 _QUERY_SECONDS = 120.0
 """A database that somebody else made may hold a view that never ends."""
 
+_WRITE_SECONDS = 5.0
+"""That NNI may take to write its records anew: it empties the file first, and on a busy machine that can be seen."""
+
 _IS_ID = re.compile(r'[A-Za-z0-9_-]{1,64}')
 
 
@@ -294,10 +297,14 @@ def _metric_value(data: Any) -> dict | None:
 
 def _known_to_nnictl() -> dict[str, dict[str, Any]]:
     """nnictl's records of experiments by id. Its own class for them waits for a lock that it must be able to write."""
-    try:
-        known = read_json(Path.home() / 'nni-experiments' / '.experiment')
-    except ValueError:
-        return {}
+    file = Path.home() / 'nni-experiments' / '.experiment'
+    until = time.monotonic() + _WRITE_SECONDS
+    known = None
+    while known is None and file.is_file() and time.monotonic() < until:
+        try:
+            known = read_json(file)
+        except ValueError:
+            time.sleep(0.05)
     known = known if isinstance(known, dict) else {}
     return {name: record for name, record in known.items() if isinstance(record, dict) and _IS_ID.fullmatch(name)}
 

@@ -143,6 +143,26 @@ def test_a_home_that_cannot_be_written_keeps_nothing_waiting(arguments, tmp_path
     assert 'experiment AbCdEf is STOPPED' in capsys.readouterr().err
 
 
+def test_a_status_that_is_asked_for_while_nni_writes_its_records_anew_is_not_that_of_a_stopped_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    folder = tmp_path / 'nni-experiments'
+    experiment = Records(folder / 'AbCdEf').experiment
+    known = folder / '.experiment'
+    known.touch()  # emptied, and not written yet
+
+    def status(connection):
+        connection.recv(10_000)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"status": "RUNNING"}')
+        connection.close()
+
+    with connection_that(status) as url:
+        record = {'status': 'RUNNING', 'logDir': str(folder), 'port': int(url.rpartition(':')[2])}
+        threading.Timer(0.5, known.write_text, [json.dumps({'AbCdEf': record})]).start()
+        assert experiment.status() == 'RUNNING'
+
+
 @contextmanager
 def connection_that(serve):
     """A server that does with each connection what ``serve`` does."""
