@@ -2,7 +2,9 @@
 
 Makes --images JPEG files of ImageNet's usual size (500×375 pixels, about 110 KB: its average) and their prepared copy
 (``python -m trials prepare``), and reads both, on one thread, from the file to the normalised tensor of a training. The
-time is the thread's own: what other programs take is not in it, nor is waiting for a disk.
+time is the thread's own: what other programs take is not in it, nor is waiting for a disk. The readers take turns, a
+round each. Speeds are medians; the ratio is to the project's reader of the files as they are, of the same round, with
+its 95% interval.
 
     the project's reader    Pillow, and transforms v2 on the image
     torchvision.io          decode_image, and transforms v2 on uint8
@@ -33,6 +35,7 @@ from PIL import Image, ImageFilter  # noqa: E402
 from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
+from benchmarks.speed.paired import paired  # noqa: E402
 from benchmarks.whole_number import whole_number  # noqa: E402
 from search_space.entry_point import Parser, run, whole_argument  # noqa: E402
 from search_space.rules import number, whole  # noqa: E402
@@ -41,7 +44,7 @@ from trials.prepared_copy import prepare  # noqa: E402
 
 SIZE, BYTES, TOLERANCE = (500, 375), 110_000, 0.15
 """Of an image of ImageNet, on average, and by how much the bytes of those made here may differ."""
-ROUNDS, GPU_BATCH = 5, 64
+GPU_BATCH, ON_GPU = 64, 'on the GPU, all of it'
 
 Read = Callable[[int], object]
 """Reads the image of an index, to its end."""
@@ -96,20 +99,8 @@ def readers(folder: Path, input_size: int) -> dict[str, Read]:
     return {"the project's reader": lambda index: part[index % len(part)], 'torchvision.io': on_uint8}
 
 
-def images_per_second(read: Read, count: int, clock: Callable[[], float]) -> float:
-    """The median of some rounds over ``count`` images, after one that is not timed."""
-    speeds = []
-    for turn in range(ROUNDS + 1):
-        started = clock()
-        for index in range(count):
-            read(index)
-        if turn:
-            speeds.append(count / (clock() - started))
-    return statistics.median(speeds)
-
-
-def on_gpu_per_second(folder: Path, input_size: int, count: int) -> float:
-    """Images per second of a GPU that decodes and augments."""
+def gpu_reader(folder: Path, input_size: int) -> Read:
+    """Reads ``GPU_BATCH`` images at a time, decoded and augmented on the GPU."""
     files = sorted((folder / 'train').glob('*/*.JPEG'))
     augment = augmentation(input_size)
 
@@ -118,13 +109,25 @@ def on_gpu_per_second(folder: Path, input_size: int, count: int) -> float:
         torch.stack([augment(image) for image in decode_jpeg(contents, mode=ImageReadMode.RGB, device='cuda')])
         torch.cuda.synchronize()
 
-    return GPU_BATCH * images_per_second(read_batch, max(1, count // GPU_BATCH), time.perf_counter)
+    return read_batch
+
+
+def images_per_second(read: Read, count: int, on_gpu: bool) -> float:
+    """Of one round over about ``count`` images: of the thread's time, or of the clock's where a GPU reads."""
+    images = GPU_BATCH if on_gpu else 1
+    calls = max(1, count // images)
+    clock = time.perf_counter if on_gpu else time.thread_time
+    started = clock()
+    for index in range(calls):
+        read(index)
+    return calls * images / (clock() - started)
 
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     images = whole_argument(whole(10, 100_000))  # a tenth of them is held out
     parser.add_argument('--images', type=images, default=64, help='that are made and read (default: 64)')
+    parser.add_argument('--rounds', type=whole_number, default=15, help='(default: 15)')
     parser.add_argument('--input-size', type=whole_number, default=224, metavar='PIXELS', help='(default: 224)')
     parser.add_argument('--deliver', type=float, metavar='IMAGES', help='images per second that a GPU takes')
     args = parser.parse_args()
@@ -137,20 +140,31 @@ def main() -> None:
         prepare(folder, copy, processes=1)
         print(
             f'{args.images} JPEG files of {SIZE[0]}×{SIZE[1]} pixels, to {args.input_size}×{args.input_size}; one '
-            f'thread; torch {torch.__version__}, torchvision {torchvision.__version__}; medians of {ROUNDS} rounds\n'
+            f'thread; torch {torch.__version__}, torchvision {torchvision.__version__}; {args.rounds} rounds\n'
         )
-        needed = '' if args.deliver is None else f' cores for {args.deliver:,.0f} images/s |'
-        print(f'| files | reader | images/s a core |{needed}')
-        print('|---|---|---|' + '---|' * bool(needed))
+        subjects: dict[tuple[str, str], Read] = {}
         for name, files in (('as they are', folder), ('prepared copy', copy)):
             mean = statistics.mean(file.stat().st_size for file in files.glob('train/*/*')) / 1000
-            for reader, read in readers(files, args.input_size).items():
-                speed = images_per_second(read, args.images, time.thread_time)
-                cores = f' {math.ceil(args.deliver / speed)} |' if needed else ''
-                print(f'| {name}, {mean:.0f} KB | {reader} | {speed:,.0f} |{cores}', flush=True)
+            reads = readers(files, args.input_size)
             if torch.cuda.is_available():
-                speed = on_gpu_per_second(files, args.input_size, args.images)
-                print(f'| {name}, {mean:.0f} KB | on the GPU, all of it | {speed:,.0f} |' + ' - |' * bool(needed))
+                reads[ON_GPU] = gpu_reader(files, args.input_size)
+            subjects |= {(f'{name}, {mean:.0f} KB', reader): read for reader, read in reads.items()}
+        speeds: dict[tuple[str, str], list[float]] = {subject: [] for subject in subjects}
+        for turn in range(-1, args.rounds):
+            for subject, read in subjects.items():
+                speed = images_per_second(read, args.images, on_gpu=subject[1] == ON_GPU)
+                if turn >= 0:  # the first round is not timed
+                    speeds[subject].append(speed)
+    needed = '' if args.deliver is None else f' cores for {args.deliver:,.0f} images/s |'
+    print(f'| files | reader | images/s a core | to the first |{needed}')
+    print('|---|---|---|---|' + '---|' * bool(needed))
+    first = next(iter(speeds.values()))
+    for (files, reader), found in speeds.items():
+        ratio, low, high = paired(found, first)
+        ratio = '1' if found is first else f'{ratio:.2f} [{low:.2f}, {high:.2f}]'
+        speed = statistics.median(found)
+        cores = '-' if reader == ON_GPU or not needed else math.ceil(args.deliver / speed)
+        print(f'| {files} | {reader} | {speed:,.0f} | {ratio} |' + f' {cores} |' * bool(needed))
 
 
 if __name__ == '__main__':
