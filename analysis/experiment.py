@@ -19,7 +19,7 @@ from urllib.parse import quote
 from search_space.read_file import parse_json, read_json
 from search_space.rules import one_line, shown
 
-from .nni_server import NniServer, shown_url
+from .nni_server import NniServer, Silent, shown_url
 
 __all__ = ['ENDED', 'GOING_ON', 'Experiment', 'RunningExperiment', 'find_experiment']
 
@@ -149,14 +149,22 @@ class Experiment(_Records):
         return _end_of(self.folder / 'log' / name) or ''
 
     def status(self) -> str:
-        """NNI's status, such as RUNNING, DONE or ERROR; STOPPED where its manager is not there to be asked."""
+        """NNI's status, such as RUNNING, DONE or ERROR; STOPPED where its manager is not there to be asked.
+
+        Where that is too busy to answer in time, the status is what it last wrote to nnictl's records.
+        """
         record = _known_to_nnictl().get(self.id)
         if record is None or record.get('status') == 'STOPPED' or not self._is_at(record):
             return 'STOPPED'
         prefix = record.get('prefixUrl')
         prefix = f'/{prefix}' if isinstance(prefix, str) else ''
         try:
-            status = NniServer(f'http://localhost:{record["port"]}{prefix}').json('check-status')['status']
+            server = NniServer(f'http://localhost:{record["port"]}{prefix}')
+            if server.json('experiment')['id'] != self.id:  # another one took the port of one that was killed
+                return 'STOPPED'
+            status = server.json('check-status')['status']
+        except Silent:
+            status = record.get('status')
         except (ValueError, KeyError, TypeError):
             return 'STOPPED'
         return status if isinstance(status, str) else 'STOPPED'
@@ -298,11 +306,11 @@ def _metric_value(data: Any) -> dict | None:
 def _known_to_nnictl() -> dict[str, dict[str, Any]]:
     """nnictl's records of experiments by id. Its own class for them waits for a lock that it must be able to write."""
     file = Path.home() / 'nni-experiments' / '.experiment'
-    until = time.monotonic() + _WRITE_SECONDS
-    known = None
-    while known is None and file.is_file() and time.monotonic() < until:
+    until, known = time.monotonic() + _WRITE_SECONDS, {}
+    while file.is_file() and time.monotonic() < until:
         try:
             known = read_json(file)
+            break
         except ValueError:
             time.sleep(0.05)
     known = known if isinstance(known, dict) else {}

@@ -12,13 +12,17 @@ from urllib.parse import urlsplit
 from search_space.read_file import parse_json
 from search_space.rules import one_line
 
-__all__ = ['NniServer']
+__all__ = ['NniServer', 'Silent']
 
 SILENCE_SECONDS = 20.0
 """That a server may say nothing."""
 
 LARGEST_ANSWER = 2**27
 """Bytes: a hundred thousand trials have a quarter of it."""
+
+
+class Silent(ValueError):
+    """What is there gave no whole answer in time: it may be busy."""
 
 
 class NniServer:
@@ -52,12 +56,15 @@ class NniServer:
         """What NNI's REST API has at ``path``.
 
         Raises:
-            ValueError: nothing answers, or it is no experiment of NNI.
+            Silent: what is there gives no whole answer in time.
+            ValueError: nothing is there, or no experiment of NNI.
         """
         try:
             return parse_json(self.content(path), self.name)
         except UnicodeDecodeError:
             raise self._no_experiment() from None
+        except Silent:
+            raise
         except ValueError as error:
             raise (self._no_experiment() if 'not JSON' in str(error) else error) from None
 
@@ -84,6 +91,8 @@ class NniServer:
             connection.request('GET', f'{self._path}/api/v1/nni/{path}', headers={'Connection': 'close'})
             response = connection.getresponse()
             content = response.read(LARGEST_ANSWER + 1)
+        except TimeoutError:
+            raise Silent(f'{self.name}: no answer within {SILENCE_SECONDS:g} seconds; is it busy?') from None
         except (OSError, http.client.HTTPException, ValueError):
             if not over.is_set():
                 raise ValueError(
@@ -93,7 +102,7 @@ class NniServer:
             timer.cancel()
             connection.close()
         if over.is_set():
-            raise ValueError(f'{self.name}: its answer took longer than {self._seconds:g} seconds')
+            raise Silent(f'{self.name}: its answer took longer than {self._seconds:g} seconds')
         if response.status != 200:
             raise ValueError(
                 f'{self.name}: no experiment answers there (HTTP {response.status}); does its URL have a prefix?'

@@ -7,8 +7,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
@@ -38,7 +41,7 @@ def read_rows(file: Path | None, columns: list[str]) -> pd.DataFrame:
     if file is None or not file.exists():
         return pd.DataFrame(columns=columns)
     try:
-        frame = pd.read_csv(file)
+        frame = pd.read_csv(file, dtype={'settings': str})  # a digest may look like a number
     except ValueError as error:
         raise ValueError(f'{file} is not a table of this benchmark: {error}') from None
     if missing := [column for column in columns if column not in frame]:
@@ -52,17 +55,31 @@ def keys(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
 
 
 def in_any_order(function: Callable, jobs: list, processes: int) -> Iterator:
-    """What comes of each job, as soon as it is known; in this process, where one is enough."""
+    """What comes of each job, as soon as it is known; in this process, where one is enough.
+
+    Raises:
+        ChildProcessError: a worker was killed.
+    """
     alone = partial(_leaving_nothing, function)
     if processes == 1 or not jobs:
         yield from map(alone, jobs)
         return
-    with multiprocessing.get_context('spawn').Pool(processes, _end_with_parent) as pool:
-        yield from pool.imap_unordered(alone, jobs)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _end_with_parent)
+    try:
+        for done in as_completed([pool.submit(alone, job) for job in jobs]):
+            yield done.result()
+    except BrokenProcessPool:
+        raise ChildProcessError('a worker was killed, for want of memory perhaps; start again to go on') from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent has ended, killed for example, in the middle of a job."""
+    """Ends this process when its parent has ended, killed for example, in the middle of a job; not by Ctrl-C itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel
 
     def watch() -> None:
@@ -106,11 +123,12 @@ def keep(frame: pd.DataFrame, file: Path | None, found: Iterable, what: str, tot
 
 @contextmanager
 def _alone(file: Path | None) -> Iterator[None]:
-    """No other process is in here with the same ``file``; a hidden one beside it says so."""
+    """No other process is in here with the same ``file``; a hidden one beside it, which stays, says so."""
     if file is None:
         yield
         return
-    lock = FileLock(file.with_name(f'.{file.name}.lock'), timeout=0)
+    target = file.resolve()  # where a link leads, rows are written
+    lock = FileLock(target.with_name(f'.{target.name}.lock'), timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -118,5 +136,4 @@ def _alone(file: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

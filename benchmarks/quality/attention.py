@@ -71,6 +71,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
 """Kind of block to what is other in the rows that have it."""
 RUNS = 8
 """Of each network in a round of latencies."""
+PLAY_NO_PART = {'initial', 'recalibrate', 'seed', 'stage', 'strategy', 'teacher'}
+"""Parameters of a trial that this benchmark sets itself, or does not know."""
 TRAINING, LATENCY = 'training', 'latency'
 KEY = ['settings', 'measured', 'block', 'seed']
 
@@ -141,9 +143,10 @@ class Bed:
         blocks = (non_local_macs(body.rows[n - 1].channels, sizes[n - 1], sizes[n - 1]) for n in self.rows)
         return macs(body)({}) + sum(blocks)
 
-    def settings(self) -> str:
-        """What tells the rows of one bed from those of another, in the CSV."""
-        return digest([self.recipe, dataclasses.asdict(self.body()), self.rows])
+    def settings(self, measured: str) -> str:
+        """What tells the rows of one bed from those of another, in the CSV; a round of latencies is of all blocks."""
+        blocks = [BLOCKS] if measured == LATENCY else []
+        return digest([self.recipe, dataclasses.asdict(self.body()), self.rows, *blocks])
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Job:
     def identities(self) -> list[tuple]:
         """Of the rows that come of it, in the order of :data:`KEY`."""
         of = [(TRAINING, self.block)] if self.block else [(LATENCY, block) for block in BLOCKS]
-        return [(self.bed.settings(), *one, self.seed) for one in of]
+        return [(self.bed.settings(measured), measured, block, self.seed) for measured, block in of]
 
     def rows(self) -> list[dict[str, Any]]:
         """The keys with what was measured."""
@@ -174,10 +177,12 @@ def trial_of(bed: Bed, seed: int):
     """
     from trials.parameters import TrialParameters
 
-    for key in {'initial', 'teacher'} & bed.recipe.keys():
-        raise ValueError(f'{key} plays no part here: every network is trained from scratch, alone')
+    for key in sorted(PLAY_NO_PART & bed.recipe.keys()):
+        raise ValueError(
+            f'--set {key}: it plays no part here; every network is trained from scratch, alone, from --seeds'
+        )
     network = {label: candidates[0] for label, candidates in load_skeleton(bed.recipe['skeleton']).choices().items()}
-    return TrialParameters.from_flat({'strategy': 'none', 'stage': 'test', 'seed': seed, **bed.recipe, **network})
+    return TrialParameters.from_flat({**bed.recipe, 'strategy': 'none', 'stage': 'test', 'seed': seed, **network})
 
 
 def data_of(bed: Bed):
@@ -238,9 +243,9 @@ def latencies(bed: Bed) -> list[dict[str, float]]:
 
 def report(bed: Bed, frame: pd.DataFrame) -> str:
     """The bed's table, of the CSV's rows ``frame``."""
-    of_bed = frame[frame.settings == bed.settings()]
     trainings, rounds = (
-        of_bed[of_bed.measured == kind].pivot(index='seed', columns='block') for kind in (TRAINING, LATENCY)
+        frame[(frame.settings == bed.settings(kind)) & (frame.measured == kind)].pivot(index='seed', columns='block')
+        for kind in (TRAINING, LATENCY)
     )
     accuracy, seconds, latency = trainings.test_accuracy, trainings.train_seconds, rounds.latency_ms
     shown = ' '.join(map(str, bed.rows))
@@ -248,19 +253,23 @@ def report(bed: Bed, frame: pd.DataFrame) -> str:
         f'{bed.task}, skeleton {bed.recipe["skeleton"]}, blocks at rows {shown}, {bed.recipe["epochs"]} epochs, '
         f'{len(accuracy)} seeds, {len(latency)} rounds of latencies',
         f'{"block":16}{"MACs":>12}{"parameters":>12}{"latency ms":>12}{"x none":>8}{"training s":>12}{"x none":>8}'
-        f'  {"test accuracy":24}{"less none, points":24}less non-local, points',
+        f'  {"test accuracy":26}{"less none, points":26}less non-local, points',
     ]
     for block in [block for block in BLOCKS if block in accuracy]:
         parameters = sum(weight.numel() for weight in bed.network(block).parameters())
-        middle, low, high, _ = mean_interval(accuracy[block])
         lines.append(
             f'{block:16}{bed.macs(block):12,}{parameters:12,}'
             f'{latency[block].median():12.3f}{times_none(latency, block):>8}'
             f'{seconds[block].median():12.0f}{times_none(seconds, block):>8}'
-            f'  {f"{middle:.2%} [{low:.2%}, {high:.2%}]":24}{less(accuracy, block, NONE):24}'
-            f'{less(accuracy, block, NON_LOCAL)}'.rstrip()
+            f'  {mean(accuracy[block]):26}{less(accuracy, block, NONE):26}{less(accuracy, block, NON_LOCAL)}'.rstrip()
         )
     return '\n'.join(lines)
+
+
+def mean(accuracy: pd.Series) -> str:
+    """The mean over the seeds, with its interval, which ends at 0 and at 100%."""
+    middle, low, high, seeds = mean_interval(accuracy)
+    return f'{middle:.2%}' + f' [{max(low, 0):.2%}, {min(high, 1):.2%}]' * (seeds > 1)
 
 
 def times_none(values: pd.DataFrame, block: str) -> str:
@@ -274,7 +283,8 @@ def less(accuracy: pd.DataFrame, block: str, other: str) -> str:
     """By how many points the block's accuracy is above the other's, with the interval over the seeds of both."""
     if block == other or other not in accuracy:
         return '-'
-    return '{:+.2f} [{:+.2f}, {:+.2f}]'.format(*mean_interval(100 * (accuracy[block] - accuracy[other])))
+    middle, low, high, seeds = mean_interval(100 * (accuracy[block] - accuracy[other]))
+    return f'{middle:+.2f}' + f' [{low:+.2f}, {high:+.2f}]' * (seeds > 1)
 
 
 def beds_of(args: argparse.Namespace) -> list[Bed]:
@@ -284,7 +294,7 @@ def beds_of(args: argparse.Namespace) -> list[Bed]:
         ValueError: a recipe or its rows are not valid.
     """
     beds = []
-    for task in args.tasks:
+    for task in dict.fromkeys(args.tasks):
         given = yaml.safe_load(EXPERIMENTS[task].read_text('utf-8'))['tuner']['classArgs']
         recipe, _ = changed({'skeleton': given['skeleton'], **given['retrain']}, {}, args.set)
         rows = args.rows or range(1, 1 + len(load_skeleton(recipe['skeleton']).rows))
@@ -297,7 +307,7 @@ def beds_of(args: argparse.Namespace) -> list[Bed]:
 def jobs_of(args: argparse.Namespace, beds: list[Bed]) -> list[Job]:
     """A seed of all blocks after the other, so that a table has as many of each; latencies last, when all is quiet."""
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    trainings = [Job(bed, block, seed) for bed in beds for seed in seeds for block in args.blocks]
+    trainings = [Job(bed, block, seed) for bed in beds for seed in seeds for block in dict.fromkeys(args.blocks)]
     return trainings + [Job(bed, None, number) for bed in beds for number in range(args.rounds)]
 
 

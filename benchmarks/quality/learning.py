@@ -244,7 +244,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
                 jobs += [Job(name, called, network, settings | sample, skeleton, seed) for seed in seeds]
                 with jobs[-1].trial():
                     pass  # which says what is wrong with it
-    return sorted(jobs, key=lambda job: job.seed)
+    return sorted({job.identity(): job for job in jobs}.values(), key=lambda job: job.seed)
 
 
 def parser() -> Parser:

@@ -1,7 +1,8 @@
 """What AutoNL's search finds, seed by seed: ``python benchmarks/quality/search_seeds.py --seeds 10 --retrain``.
 
-Each search is a trial of ``experiment.yaml``'s ``autonl``, run outside NNI. ``--retrain`` trains what it found from
-scratch, and only then test data is looked at, and once more the largest network of the space, for the time that takes.
+Each search is a trial of ``experiment.yaml``'s ``autonl``, with its ``max_macs``, run outside NNI. ``--retrain`` trains
+what it found from scratch, and only then test data is looked at, and once more the largest network of the space, for
+the time that takes.
 ``--vary`` repeats the seeds at several values of one setting:
 
     python benchmarks/quality/search_seeds.py --seeds 3 --vary cost_weight 0.1 1 10 100
@@ -114,7 +115,7 @@ def main() -> None:
     if args.print:
         if args.csv is None:
             parser.error('--print needs --csv, the file')
-        report(read_rows(args.csv, ['value', 'seed', 'lightnl', 'macs']), name)
+        report(read_rows(args.csv, [*KEY, 'value', 'lightnl', 'macs', 'cpu_seconds']), name)
         return
     if args.csv:
         check_writable(args.csv)  # before the first search
@@ -128,6 +129,8 @@ def main() -> None:
     common = {'strategy': 'autonl', 'skeleton': arguments['skeleton']}
     searching = {**common, 'stage': 'search', **arguments['search'], 'class': strategy.pop('class')}
     searching.update({f'class/{key}': value for key, value in strategy.items()})
+    if arguments.get('max_macs') is not None and 'latency' not in strategy:
+        searching.setdefault('class/target_macs', arguments['max_macs'])  # as in the experiment
     for change in args.set:
         key, _, value = change.partition('=')
         searching[_place(key, searching)] = yaml.safe_load(value)
@@ -165,17 +168,24 @@ def identity(job: dict) -> tuple:
 
 
 def report(frame: pd.DataFrame, name: str) -> None:
-    """Print the rows, and below them what the seeds of each value come to."""
-    frame = frame.fillna({'value': ''}).sort_values(['value', 'seed'])
+    """Print the rows, and below them what the seeds of each value come to; of each value and settings, where the CSV
+    has several settings of a value."""
+    number = pd.to_numeric(frame.value, errors='coerce')
+    text = frame.value.map(str).where(frame.value.notna(), '')
+    frame = frame.assign(value=number if number.notna().all() else text, number=number)
+    frame = frame.sort_values(['number', 'value', 'settings', 'seed']).drop(columns='number')
+    several = {value: settings.nunique() > 1 for value, settings in frame.groupby('value').settings}
     table = frame.rename(columns={'value': name}) if name else frame.drop(columns='value')
-    table = table.drop(columns='settings', errors='ignore')
+    table = table if any(several.values()) else table.drop(columns='settings')
     print(table.to_string(index=False, na_rep='-', formatters={key: form.format for key, form in FORMATS.items()}))
-    for value, of_value in frame.groupby('value'):
+    for (value, settings), of_value in frame.groupby(['value', 'settings'], sort=False):
         positions = of_value.lightnl.map(lambda text: [] if text == 'none' else text.split(', '))
         at_row_1 = positions.map(lambda found: any(position.startswith('1: ') for position in found))
         others = positions.map(len) - at_row_1
         print(
-            f'{name} {value}: ' * bool(name) + f'of {len(of_value)} at row 1: {at_row_1.sum()} '
+            f'{name} {value}: ' * bool(name)
+            + f'settings {settings}: ' * several[value]
+            + f'of {len(of_value)} at row 1: {at_row_1.sum()} '
             f'({interval(at_row_1.sum(), len(of_value))}), alone: {(at_row_1 & (others == 0)).sum()}; '
             f'at no more than one other row: {(others <= 1).sum()}; '
             f'without LightNL: {(positions.map(len) == 0).sum()}; '
@@ -183,9 +193,9 @@ def report(frame: pd.DataFrame, name: str) -> None:
         )
         seconds = of_value.cpu_seconds
         print(f'  CPU seconds of a search: {seconds.min():.0f} to {seconds.max():.0f}')
-        if name == 'target_macs':
-            print(f'  at or below the budget: {(of_value.macs <= value).sum()} of {len(of_value)}')
-        if 'test_accuracy' in of_value:
+        if name == 'target_macs' and value != '':
+            print(f'  at or below the budget: {(of_value.macs <= float(value)).sum()} of {len(of_value)}')
+        if 'test_accuracy' in of_value and of_value.test_accuracy.notna().any():
             ratio = of_value.cpu_seconds / of_value.largest_cpu_seconds
             print(
                 f'  test accuracy: mean {of_value.test_accuracy.mean():.2%}, standard deviation '

@@ -261,7 +261,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--input-size', type=whole_number, default=224, metavar='PIXELS', help='(default: 224)')
     parser.add_argument('--batch', type=whole_number, help='images of a training step (default: 16, on cuda 128)')
     parser.add_argument('--rounds', type=whole_number, default=20, help='of inference (default: 20)')
-    parser.add_argument('--training-rounds', type=whole_number, default=5, help='(default: 5)')
+    parser.add_argument('--training-rounds', type=whole_number, default=6, help='(default: 6)')
     parser.add_argument('--csv', type=path_argument, metavar='FILE', help='where the milliseconds of each round go')
     args = parser.parse_args(arguments)
     args.runtimes = args.runtimes or [name for name in RUNTIMES if args.device == 'cpu' or name != ONNX]

@@ -129,15 +129,7 @@ class LightNL(nn.Module):
         Raises:
             ValueError: the block is in training, or its norm layer is no batch norm with running statistics.
         """
-        if isinstance(self.bn, nn.Identity):
-            return self
-        if self.training:
-            raise ValueError('LightNL.fuse: the block is in training; call eval() first')
-        if not isinstance(self.bn, nn.modules.batchnorm._BatchNorm) or self.bn.running_mean is None:
-            raise ValueError(
-                f'LightNL.fuse: cannot fold {self.bn} into the convolution, only batch norm with running statistics'
-            )
-        self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+        self.conv, self.bn = _folded(self, self.conv)
         return self
 
     def extra_repr(self) -> str:
@@ -178,15 +170,34 @@ class NonLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.bn(self.out(self.product(x)))
 
+    def fuse(self) -> NonLocal:
+        """Folds BN into ``W_z``, for inference; otherwise as :meth:`LightNL.fuse`."""
+        self.out, self.bn = _folded(self, self.out)
+        return self
+
+
+def _folded(block: LightNL | NonLocal, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
+    """The convolution before the block's norm layer with that folded in, and what is then in the layer's place."""
+    name = 'NonLocal' if isinstance(block, NonLocal) else 'LightNL'
+    if isinstance(block.bn, nn.Identity):
+        return conv, block.bn
+    if block.training:
+        raise ValueError(f'{name}.fuse: the block is in training; call eval() first')
+    if not isinstance(block.bn, nn.modules.batchnorm._BatchNorm) or block.bn.running_mean is None:
+        raise ValueError(
+            f'{name}.fuse: cannot fold {block.bn} into the convolution, only batch norm with running statistics'
+        )
+    return fuse_conv_bn_eval(conv, block.bn), nn.Identity()
+
 
 def fused(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` for inference, in evaluation mode, with every LightNL of it fused.
+    """A copy of ``network`` for inference, in evaluation mode, with every LightNL and non-local block of it fused.
 
     Raises:
         ValueError: as :meth:`LightNL.fuse`.
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():
-        if isinstance(module, LightNL):
+        if isinstance(module, LightNL | NonLocal):
             module.fuse()
     return network

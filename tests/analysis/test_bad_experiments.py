@@ -143,24 +143,60 @@ def test_a_home_that_cannot_be_written_keeps_nothing_waiting(arguments, tmp_path
     assert 'experiment AbCdEf is STOPPED' in capsys.readouterr().err
 
 
-def test_a_status_that_is_asked_for_while_nni_writes_its_records_anew_is_not_that_of_a_stopped_one(
-    tmp_path, monkeypatch
-):
+class Manager:
+    """nnictl's record of an experiment ``AbCdEf``, and what answers at its port."""
+
+    def __init__(self, folder):
+        self.experiment, self.file = Records(folder / 'AbCdEf').experiment, folder / '.experiment'
+        self.record = {'status': 'RUNNING', 'logDir': str(folder)}
+        self.id, self.seconds = 'AbCdEf', 0.0
+
+    def answer(self, connection):
+        with suppress(OSError):
+            asked = connection.recv(10_000)
+            time.sleep(self.seconds)
+            answer = {'id': self.id} if b'/experiment ' in asked else {'status': 'DONE'}
+            connection.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n' + json.dumps(answer).encode())
+            connection.close()
+
+    def write(self, url):
+        record = {**self.record, 'port': int(url.rpartition(':')[2])}
+        self.file.write_text(json.dumps({'AbCdEf': record}))
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    folder = tmp_path / 'nni-experiments'
-    experiment = Records(folder / 'AbCdEf').experiment
-    known = folder / '.experiment'
-    known.touch()  # emptied, and not written yet
+    return Manager(tmp_path / 'nni-experiments')
 
-    def status(connection):
-        connection.recv(10_000)
-        connection.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"status": "RUNNING"}')
-        connection.close()
 
-    with connection_that(status) as url:
-        record = {'status': 'RUNNING', 'logDir': str(folder), 'port': int(url.rpartition(':')[2])}
-        threading.Timer(0.5, known.write_text, [json.dumps({'AbCdEf': record})]).start()
-        assert experiment.status() == 'RUNNING'
+def test_a_status_is_what_the_manager_says(manager):
+    with connection_that(manager.answer) as url:
+        manager.write(url)
+        assert manager.experiment.status() == 'DONE'
+    assert manager.experiment.status() == 'STOPPED'  # nothing is at its port
+
+
+def test_a_status_is_waited_for_while_nni_writes_its_records_anew(manager):
+    manager.file.touch()  # emptied, and not written yet
+    with connection_that(manager.answer) as url:
+        threading.Timer(0.5, manager.write, [url]).start()
+        assert manager.experiment.status() == 'DONE'
+
+
+def test_a_manager_that_is_too_busy_to_answer_has_not_stopped(manager, monkeypatch):
+    monkeypatch.setattr(nni_server, 'SILENCE_SECONDS', 0.2)
+    manager.seconds = 2.0
+    with connection_that(manager.answer) as url:
+        manager.write(url)
+        assert manager.experiment.status() == 'RUNNING'
+
+
+def test_an_experiment_whose_port_another_one_has_by_now_has_stopped(manager):
+    manager.id = 'GhIjKl'
+    with connection_that(manager.answer) as url:
+        manager.write(url)
+        assert manager.experiment.status() == 'STOPPED'
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What the jobs of a benchmark leave in their process, and how several processes share them and their file."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -88,13 +89,38 @@ def test_workers_end_with_the_run_that_started_them_in_the_middle_of_a_job(sent,
         wait_until(lambda job=job: has_ended(job.name))
 
 
-def test_a_second_run_with_the_same_file_is_refused_and_takes_nothing_away(tmp_path):
+def end_itself(kill):
+    if kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_and_what_others_had_found_is_there():
+    found = in_any_order(end_itself, [False, True, *[False] * 20], processes=2)
+    assert next(found) == 1
+    with pytest.raises(ChildProcessError, match=r'a worker was killed, .*; start again to go on'):
+        list(found)
+
+
+@pytest.mark.parametrize('settings', ['995016560754', '9e5113171779', '001234567890'])
+def test_a_digest_that_looks_like_a_number_is_read_as_it_was_written(settings, tmp_path):
     file = tmp_path / 'rows.csv'
+    keep(read_rows(file, ['settings']), file, [[{'settings': settings, 'seed': 0}]], 'jobs', 1)
+    assert read_rows(file, ['settings']).settings.tolist() == [settings]
+
+
+def test_a_second_run_with_the_same_file_is_refused_and_takes_nothing_away(tmp_path):
+    file, link = tmp_path / 'rows.csv', tmp_path / 'folder' / 'link.csv'
+    link.parent.mkdir()
+    link.symlink_to(file)
 
     def found():
         yield [{'seed': 0}]
         with pytest.raises(ValueError, match=r'rows\.csv: another run adds rows to it'):
             keep(read_rows(file, ['seed']), file, [[{'seed': 1}]], 'jobs', 1)
+        with pytest.raises(ValueError, match=r'link\.csv: another run adds rows to it'):
+            keep(read_rows(link, ['seed']), link, [[{'seed': 1}]], 'jobs', 1)
         keep(read_rows(None, ['seed']), tmp_path / 'others.csv', [[{'seed': 1}]], 'jobs', 1)
         yield [{'seed': 2}]
 
@@ -104,4 +130,4 @@ def test_a_second_run_with_the_same_file_is_refused_and_takes_nothing_away(tmp_p
         keep(read_rows(None, ['seed']), file, [[{'seed': 4}]], 'jobs', 1)
     keep(read_rows(file, ['seed']), file, [[{'seed': 3}]], 'jobs', 1)
     assert read_rows(file, ['seed']).seed.tolist() == [0, 2, 3]
-    assert {path.name for path in tmp_path.iterdir()} == {'rows.csv', 'others.csv'}
+    assert {path.name for path in tmp_path.glob('[!.]*')} == {'rows.csv', 'others.csv', 'folder'}

@@ -32,7 +32,7 @@ def test_a_block_is_in_the_rows_that_are_asked_for_and_nowhere_else(block, skele
         assert block == f'LightNL {lightnl.ratio}/{lightnl.stride}'
 
 
-def test_every_block_starts_as_loud_as_the_others():
+def test_every_block_starts_at_the_same_scale():
     of = bed()
     for block in [block for block in BLOCKS if block == NON_LOCAL or block.startswith('LightNL')]:
         for number in of.rows:
@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv(tmp_pa
         assert attention.main([*map(str, options), *map(str, arguments)]) == 0
         return capsys.readouterr().out
 
-    run('--blocks', NONE, NON_LOCAL, '--seeds', 1)
+    assert 'nan' not in run('--blocks', NONE, NON_LOCAL, NONE, '--seeds', 1)
     begun = pd.read_csv(table)
     assert begun.measured.value_counts().to_dict() == {'latency': 2 * len(BLOCKS), 'training': 2}
     blocks = ['--blocks', NONE, NON_LOCAL, 'LightNL 0.25/1', '--seeds', 2]
@@ -102,6 +102,8 @@ BAD = [
     (['--rows', '0'], 'argument --rows: must be a whole number from 1'),
     (['--seeds', 'x'], 'argument --seeds: must be a whole number'),
     (['--set', 'epochs=0'], 'epochs must be a whole number'),
+    (['--set', 'seed=7'], '--set seed: it plays no part here'),
+    (['--set', 'recalibrate=20'], '--set recalibrate: it plays no part here'),
     (['--tasks', 'fashion-mnist', '--set', 'dataset/folder=/nowhere'], '/nowhere/train-images-idx3-ubyte is missing'),
     (['--blocks', 'nl'], 'argument --blocks: invalid choice'),
     (['--csv', '/nowhere/a.csv'], 'there is no folder /nowhere'),

@@ -35,6 +35,12 @@ def test_every_variant_is_a_recipe_that_trials_take():
         assert {job.recipe for job in learning.jobs_of(parsed)} == VARIANTS[variant].keys()
 
 
+def test_what_is_asked_for_twice_is_trained_once():
+    twice = ['--variants', 'default', 'default', '--recipes', 'main-job', 'main-job', '--networks', '1:0.125/2']
+    jobs = learning.jobs_of(learning.parser().parse_args(['--csv', 'x.csv', '--seeds', '2', *twice]))
+    assert [job.seed for job in jobs] == [0, 1]
+
+
 @pytest.mark.parametrize(('variant', 'scale'), [('default', 1), ('scale from 0', 0)])
 def test_a_training_is_one_of_the_skeleton_that_its_variant_has(variant, scale):
     parsed = learning.parser().parse_args(['--csv', 'x.csv', '--recipes', MAIN_JOB, '--variants', variant])

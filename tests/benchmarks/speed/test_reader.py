@@ -11,7 +11,7 @@ def run(*arguments: str) -> CompletedProcess:
 
 
 def test_it_prints_what_a_core_reads_of_images_of_imagenets_size_and_how_many_cores_are_needed():
-    done = run('--images', '20', '--rounds', '3', '--input-size', '32', '--deliver', '10000')
+    done = run('--images', '20', '--rounds', '6', '--input-size', '32', '--deliver', '10000')
     assert done.returncode == 0, done.stderr
     rows = re.findall(r'\| (.*), (\d+) KB \| (.*) \| ([\d,]+) \| (.*) \| (\d+) \|', done.stdout)
     assert [(row[0], row[2]) for row in rows] == [

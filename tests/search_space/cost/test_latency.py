@@ -5,6 +5,7 @@ import json
 import math
 import random
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -230,7 +231,13 @@ def test_a_larger_module_takes_longer():
 
 def test_runs_are_spread_over_passes_in_different_orders(monkeypatch):
     seen = []
-    monkeypatch.setattr(latency, 'run_ms', lambda module, x, runs: [module.number] * runs)
+    timed = Counter()
+
+    def run_ms(module, x, runs):
+        timed[module.number] += runs
+        return [module.number] * runs
+
+    monkeypatch.setattr(latency, 'run_ms', run_ms)
 
     def subject(number):
         def make():
@@ -241,7 +248,8 @@ def test_runs_are_spread_over_passes_in_different_orders(monkeypatch):
 
         return make, (1, 1, 1)
 
-    times = latency.median_ms({number: subject(number) for number in range(6)}, 20)
+    times = latency.median_ms({number: subject(number) for number in range(6)}, 21)
+    assert timed == dict.fromkeys(range(6), 21)
     assert times == {number: number for number in range(6)}
     passes = [tuple(seen[start : start + 6]) for start in range(0, len(seen), 6)]
     assert len(passes) == latency.PASSES

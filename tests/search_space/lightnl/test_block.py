@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -127,17 +128,28 @@ NORM_LAYERS = {
 }
 
 
+def branch(block, x):
+    """What either block adds to ``x``, before its norm layer, by the layers that it has."""
+    if isinstance(block, LightNL):
+        return block.conv(lightnl_product(x, block.ratio, block.stride))
+    theta, phi, g = (conv(x).flatten(2) for conv in (block.theta, block.phi, block.g))
+    return block.out((g @ (phi.mT @ theta) / theta.shape[2]).view_as(x))
+
+
 @pytest.mark.parametrize('norm_layer', NORM_LAYERS.values(), ids=NORM_LAYERS)
 @pytest.mark.parametrize('training', [True, False])
-def test_with_any_norm_layer_the_block_is_the_formula_and_fusing_gives_its_values_or_says_why_not(norm_layer, training):
+@pytest.mark.parametrize('make', [partial(LightNL, 16, 0.25, 2), partial(NonLocal, 16)], ids=['LightNL', 'NonLocal'])
+def test_with_any_norm_layer_a_block_is_its_formula_and_fusing_gives_its_values_or_says_why_not(
+    make, norm_layer, training
+):
     torch.manual_seed(0)
-    block = LightNL(16, 0.25, 2, norm_layer=norm_layer, dtype=torch.float64)
+    block = make(norm_layer=norm_layer, dtype=torch.float64)
     for value in (value for value in block.bn.state_dict().values() if value.is_floating_point()):
         nn.init.uniform_(value, 0.5, 2)
     x = torch.randn(3, 16, 9, 7, dtype=torch.float64)
     if not (training and isinstance(block.bn, nn.SyncBatchNorm)):  # which trains on a GPU only
         block.train(training)
-        torch.testing.assert_close(block(x), x + block.bn(block.conv(lightnl_product(x, 0.25, 2))))
+        torch.testing.assert_close(block(x), x + block.bn(branch(block, x)))
     block.eval()
     expected = block(x)
     if isinstance(block.bn, nn.Identity) or getattr(block.bn, 'running_mean', None) is not None:
@@ -145,15 +157,18 @@ def test_with_any_norm_layer_the_block_is_the_formula_and_fusing_gives_its_value
         assert isinstance(fused(block).bn, nn.Identity)
         assert not isinstance(block.bn, nn.Identity) or block.fuse() is block
     else:
-        with pytest.raises(ValueError, match=f'cannot fold {type(block.bn).__name__}') as error:
+        with pytest.raises(
+            ValueError, match=rf'^{type(block).__name__}\.fuse: cannot fold {type(block.bn).__name__}'
+        ) as error:
             block.fuse()
         assert '\n' not in str(error.value)
         assert torch.equal(block(x), expected)
 
 
-def test_a_block_in_training_is_not_fused():
-    with pytest.raises(ValueError, match=r'call eval\(\) first'):
-        LightNL(16, 0.25, 2).fuse()
+@pytest.mark.parametrize('block', [LightNL(16, 0.25, 2), NonLocal(16)], ids=['LightNL', 'NonLocal'])
+def test_a_block_in_training_is_not_fused(block):
+    with pytest.raises(ValueError, match=rf'^{type(block).__name__}\.fuse: .* call eval\(\) first'):
+        block.fuse()
 
 
 @pytest.mark.parametrize('make', [lambda **a: LightNL(16, 0.25, 2, **a), lambda **a: NonLocal(16, **a)])
