@@ -12,6 +12,7 @@ change one thing of them:
     scale from 0      the skeleton's lightnl_scale is 0: a fresh block is the identity
     fewer images      the main job's: a quarter as many, each four times as often
     one-cycle         the learning rate peaks at 30% of the training, at 0.005
+    no clipping       the gradient may be of any norm
     before            all that the main job's recipe has changed, undone
 
 Another variant is made by ``--set``:
@@ -66,13 +67,15 @@ MAIN_JOB, GROUND_TRUTH = 'main-job', 'ground-truth'
 
 FEWER_IMAGES = {'dataset/canvases': 6000, 'epochs': 12, 'learning_rate_warmup': 0.5}
 ONE_CYCLE = {'schedule': 'one-cycle', 'learning_rate': 0.005, 'learning_rate_warmup': 0}
+NO_CLIPPING = {'gradient_clip': 0}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     'default': {MAIN_JOB: {}, GROUND_TRUTH: {}},
     'scale from 0': {MAIN_JOB: {'lightnl_scale': 0}, GROUND_TRUTH: {'lightnl_scale': 0}},
     'fewer images': {MAIN_JOB: FEWER_IMAGES},
     'one-cycle': {MAIN_JOB: ONE_CYCLE},
-    'before': {MAIN_JOB: {**FEWER_IMAGES, **ONE_CYCLE, 'lightnl_scale': 0}},
+    'no clipping': {MAIN_JOB: NO_CLIPPING, GROUND_TRUTH: NO_CLIPPING},
+    'before': {MAIN_JOB: {**FEWER_IMAGES, **ONE_CYCLE, **NO_CLIPPING, 'lightnl_scale': 0}},
 }
 """Name to recipe to the keys that it changes; not there for a recipe that it would not change."""
 
