@@ -6,7 +6,7 @@ import shlex
 import pytest
 from nnictl_experiment import ROOT
 
-from benchmarks.quality import learning, search_quality, search_seeds
+from benchmarks.quality import attention, learning, search_quality, search_seeds
 
 RESULTS = ROOT / 'benchmarks' / 'results'
 PAGES = ROOT / 'docs' / 'results'
@@ -77,12 +77,17 @@ def test_the_front_page_says_how_often_the_search_found_row_1():
     assert '{}, {} and {} of 32 fresh seeds'.format(*found) in ' '.join(front.split())
 
 
-def test_the_page_on_learning_quotes_what_is_printed_of_the_shipped_rows(monkeypatch, capsys):
-    monkeypatch.setattr(learning.Job, 'rows', lambda job: pytest.fail(f'{job} is not there: it would be measured anew'))
-    page = (PAGES / 'learning.md').read_text()
-    (command,) = re.findall(r'learning\.py (.*?) +# prints', page.replace('\\\n', ' '))
-    arguments = shlex.split(command.replace('benchmarks/results', str(RESULTS)))
-    assert learning.main([*arguments, '--processes', '1']) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) > 5
-    assert [line for line in lines if line not in page] == []
+@pytest.mark.parametrize(('benchmark', 'name'), [(learning, 'learning'), (attention, 'attention')])
+def test_the_page_quotes_what_each_of_its_commands_prints_of_the_shipped_rows(benchmark, name, monkeypatch, capsys):
+    monkeypatch.setattr(
+        benchmark.Job, 'rows', lambda job: pytest.fail(f'{job} is not there: it would be measured anew')
+    )
+    page = (PAGES / f'{name}.md').read_text()
+    commands = re.findall(rf'^python \S+{name}\.py (.*?) +# prints', page.replace('\\\n', ' '), re.M)
+    assert commands
+    for command in commands:
+        arguments = shlex.split(command.replace('benchmarks/results', str(RESULTS)))
+        assert benchmark.main([*arguments, '--processes', '1']) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) > 5
+        assert [line for line in lines if line not in page] == []
