@@ -77,6 +77,12 @@ def test_the_front_page_says_how_often_the_search_found_row_1():
     assert '{}, {} and {} of 32 fresh seeds'.format(*found) in ' '.join(front.split())
 
 
+def test_the_front_page_says_how_many_trainings_learned():
+    page, front = ((PAGES.parents[n] / name).read_text() for n, name in ((0, 'results/learning.md'), (1, 'README.md')))
+    failed, trainings = map(int, re.search(r'row 1 alone +(\d+) of (\d+)', page).groups())
+    assert f'{trainings - failed} of {trainings} trainings with LightNL on row 1 alone learn' in ' '.join(front.split())
+
+
 @pytest.mark.parametrize(('benchmark', 'name'), [(learning, 'learning'), (attention, 'attention')])
 def test_the_page_quotes_what_each_of_its_commands_prints_of_the_shipped_rows(benchmark, name, monkeypatch, capsys):
     monkeypatch.setattr(
