@@ -92,8 +92,11 @@ def test_the_band_of_a_strategy_ends_at_the_lowest_and_the_highest_of_its_best(m
     bands = [band.get_paths()[0].vertices for band in ax.collections if band.get_facecolor().size]
     assert len(bands) == 3
     for band, (_, best) in zip(bands, comparison(main_job.trials).groupby('strategy').validation_accuracy):
-        at_its_end = band[band[:, 0] == band[:, 0].max(), 1]
-        assert (at_its_end.min(), at_its_end.max()) == pytest.approx((best.min(), best.max()))
+        at_its_end = band[
+            band[:, 0] == band[:, 0].max(), 1
+        ]  # and, where an edge steps up just there, what it was before
+        assert at_its_end.max() == pytest.approx(best.max())
+        assert np.isclose(at_its_end, best.min()).any()
 
 
 def test_accuracy_is_shown_against_epochs_or_seconds_alone(main_job):
