@@ -163,9 +163,11 @@ def test_the_page_says_what_the_command_prints(capsys):
     said = capsys.readouterr().out
     effects = re.findall(r'[\d.]+% ± [\d.]+%', page)
     assert len(effects) == 7
-    for figure in (*effects, '58.29%', '89.84%', '93.54%', '0.33%, 0.31%', '0.774'):
+    for figure in (*effects, '58.29%', '89.84%', '93.54%', '0.774'):
         assert figure in page
         assert figure in said
+    assert '0.33%, 0.31%' in said
+    assert 'by 0.33%; the error is 0.31%' in page
     assert 'below another one of its network: 35 of 288' in said
     assert 'with LightNL on row 1 0 of 192 [0.0%, 1.9%]; the lowest test accuracy there is 84.75%' in said
     assert '[0.0%, 1.9%]' in page

@@ -62,7 +62,7 @@ def test_sdpa_attends_from_all_positions_to_the_strided_ones_and_keeps_the_shape
 
 def test_it_prints_a_line_a_shape_batch_and_mode_what_was_left_out_and_what_became_of_every_goal(tmp_path):
     table = tmp_path / 'table.csv'
-    options = ['--seconds', '0.05', '--rounds', '4', '--most', '0.001', '--csv', str(table)]
+    options = ['--seconds', '0.05', '--rounds', '6', '--most', '0.001', '--csv', str(table)]
     done = run('--shapes', '8x28x28', '16x4x6', '--batch', '1', '2', *options)
     assert done.returncode == 0, done.stderr
     for shape in ('8×28×28', '16×4×6'):

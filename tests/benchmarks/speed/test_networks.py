@@ -11,7 +11,7 @@ from warm_process import run_program
 
 from search_space import load_skeleton, macs, params
 
-SMALL = ['--threads', '1', '--rounds', '2', '--training-rounds', '1', '--batch', '2', '--input-size', '32']
+SMALL = ['--threads', '1', '--rounds', '7', '--training-rounds', '6', '--batch', '2', '--input-size', '32']
 
 
 def run(*arguments: str) -> CompletedProcess:
@@ -47,7 +47,7 @@ def test_it_prints_every_network_in_every_runtime_and_what_lightnl_takes(tmp_pat
     assert len(re.findall(r'^  (?:eager|onnx|training) +-?[\d.]+%   95% interval', done.stdout, re.MULTILINE)) == 3
     rounds = pd.read_csv(tmp_path / 'rounds.csv').groupby(['runtime', 'network']).ms.count()
     assert rounds.to_dict() == {
-        (runtime, name): 1 if runtime == 'training' else 2
+        (runtime, name): 6 if runtime == 'training' else 7
         for runtime in ('eager', 'onnx', 'training')
         for name in names
     }
