@@ -86,6 +86,14 @@ def processes_of(home: str) -> list[psutil.Process]:
     return found
 
 
+def trial_of(process: psutil.Process) -> str | None:
+    """NNI's id of the trial that a process is of; None of another one, or where it has ended in the meantime."""
+    try:
+        return process.environ().get('NNI_TRIAL_JOB_ID')
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return None
+
+
 def free_port() -> int:
     with socket.socket() as server:
         server.bind(('', 0))

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 import yaml
-from nnictl_experiment import ROOT, nni_experiment, processes_of
+from nnictl_experiment import ROOT, nni_experiment, processes_of, trial_of
 from python_environment import environment_at
 
 from trials.installation import stamp_of
@@ -59,7 +59,7 @@ def test_run_sh_can_be_interrupted_and_goes_on_to_its_report(configuration, tmp_
 
     running = run_sh('small.yaml')
     until = time.monotonic() + 300
-    while not any('NNI_TRIAL_JOB_ID' in process.environ() for process in processes_of(str(home))):
+    while not any(map(trial_of, processes_of(str(home)))):
         assert time.monotonic() < until, (tmp_path / 'said').read_text()
         time.sleep(0.1)
     for _ in range(3):

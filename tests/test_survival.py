@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from nnictl_experiment import nni_experiment
+from nnictl_experiment import nni_experiment, trial_of
 
 from analysis import Experiment, trials
 from strategies.experiment.requests import key
@@ -65,10 +65,7 @@ class Records:
         """A process that runs a trial of ``stage``, one that has a ``checkpoint`` if so asked, and the trial."""
         parameters = self.parameters()
         for process in self.experiment.processes():
-            try:
-                trial = process.environ().get('NNI_TRIAL_JOB_ID')
-            except psutil.Error:
-                continue
+            trial = trial_of(process)
             if parameters.get(trial, {}).get('stage') == stage and (
                 not checkpoint or checkpoint_path(self.folder / 'checkpoints', parameters[trial]).exists()
             ):
