@@ -253,7 +253,7 @@ def report(bed: Bed, frame: pd.DataFrame) -> str:
         f'{bed.task}, skeleton {bed.recipe["skeleton"]}, blocks at rows {shown}, {bed.recipe["epochs"]} epochs, '
         f'{len(accuracy)} seeds, {len(latency)} rounds of latencies',
         f'{"block":16}{"MACs":>12}{"parameters":>12}{"latency ms":>12}{"x none":>8}{"training s":>12}{"x none":>8}'
-        f'  {"test accuracy":26}{"less none, points":26}less non-local, points',
+        f'  {"test accuracy":26}{"less none, points":26}{"less non-local, points":26}each seed',
     ]
     for block in [block for block in BLOCKS if block in accuracy]:
         parameters = sum(weight.numel() for weight in bed.network(block).parameters())
@@ -261,7 +261,8 @@ def report(bed: Bed, frame: pd.DataFrame) -> str:
             f'{block:16}{bed.macs(block):12,}{parameters:12,}'
             f'{latency[block].median():12.3f}{times_none(latency, block):>8}'
             f'{seconds[block].median():12.0f}{times_none(seconds, block):>8}'
-            f'  {mean(accuracy[block]):26}{less(accuracy, block, NONE):26}{less(accuracy, block, NON_LOCAL)}'.rstrip()
+            f'  {mean(accuracy[block]):26}{less(accuracy, block, NONE):26}{less(accuracy, block, NON_LOCAL):26}'
+            + ' '.join(f'{value:.1%}' for value in accuracy[block].dropna())
         )
     return '\n'.join(lines)
 

@@ -74,7 +74,7 @@ def has_ended(process):  # or is a zombie, where nobody asks for its status
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_run_that_started_them_in_the_middle_of_a_job(sent, tmp_path):
     program, jobs = tmp_path / 'program.py', tmp_path / 'jobs'
     program.write_text(PROGRAM.format(root=str(ROOT)))
@@ -89,16 +89,18 @@ def test_workers_end_with_the_run_that_started_them_in_the_middle_of_a_job(sent,
         wait_until(lambda job=job: has_ended(job.name))
 
 
-def end_itself(kill):
-    if kill:
+def end_itself(when):
+    if when:
+        wait_until(when.exists)
         os.kill(os.getpid(), signal.SIGKILL)
     return 1
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_run_and_what_others_had_found_is_there():
-    found = in_any_order(end_itself, [False, True, *[False] * 20], processes=2)
+def test_a_worker_that_is_killed_ends_the_run_and_what_others_had_found_is_there(tmp_path):
+    found = in_any_order(end_itself, [None, tmp_path / 'now', tmp_path / 'never'], processes=2)
     assert next(found) == 1
+    (tmp_path / 'now').touch()
     with pytest.raises(ChildProcessError, match=r'a worker was killed, .*; start again to go on'):
         list(found)
 

@@ -91,6 +91,7 @@ def test_a_run_that_was_stopped_goes_on_and_prints_its_table_from_its_csv(tmp_pa
     lines = {line[:16].strip(): line for line in printed.splitlines()}
     of_block = trainings[trainings.block == NON_LOCAL].test_accuracy
     assert f'{of_block.mean():.2%} [' in lines[NON_LOCAL]
+    assert lines[NON_LOCAL].endswith(' '.join(f'{value:.1%}' for value in of_block))
     assert f'{bed(rows=(1, 2, 3, 4, 5)).macs(NON_LOCAL):,}' in lines[NON_LOCAL]
     assert 'squeeze-excite' not in lines
     assert run(*blocks) == printed
